@@ -1,0 +1,218 @@
+//! Errors in Langfuse's shapes: `{message, error}`; failed authentication has `message` alone.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use xtrace_model::AuthFailure;
+use xtrace_store::StoreError;
+
+/// Why a request is refused.
+#[derive(Debug)]
+pub(crate) enum CompatError {
+    Auth(AuthFailure),
+    /// A parameter is not as it must be; the issue is one of [`issue`].
+    Invalid(Value),
+    /// The request makes no sense; the text says why.
+    BadRequest(String),
+    /// No such thing in the caller's project.
+    NotFound(String),
+    NoSuchEndpoint,
+    MethodNotAllowed,
+    /// The answer would be too large.
+    TooLarge(String),
+    RateLimited {
+        retry_after_s: u64,
+        limit: u32,
+        reset_at: String,
+    },
+    Store(StoreError),
+}
+
+impl From<StoreError> for CompatError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl IntoResponse for CompatError {
+    fn into_response(self) -> Response {
+        let (status, body) = self.parts();
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        match &self {
+            Self::Auth(_) if status == StatusCode::UNAUTHORIZED => {
+                let realm = HeaderValue::from_static("Basic realm=\"xtrace\"");
+                headers.insert(header::WWW_AUTHENTICATE, realm);
+            }
+            Self::RateLimited { retry_after_s, .. } => {
+                headers.insert(header::RETRY_AFTER, (*retry_after_s).into());
+            }
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+            }
+            Self::Store(StoreError::Internal(cause)) => tracing::error!(%cause, "a query failed"),
+            _ => {}
+        }
+        response
+    }
+}
+
+impl CompatError {
+    fn parts(&self) -> (StatusCode, Value) {
+        match self {
+            Self::Auth(failure) => auth_parts(*failure),
+            Self::Invalid(issue) => (
+                StatusCode::BAD_REQUEST,
+                json!({"message": "Invalid request data", "error": [issue]}),
+            ),
+            Self::BadRequest(message) => {
+                named(StatusCode::BAD_REQUEST, message, "InvalidRequestError")
+            }
+            Self::NotFound(message) => {
+                named(StatusCode::NOT_FOUND, message, "LangfuseNotFoundError")
+            }
+            Self::NoSuchEndpoint => named(
+                StatusCode::NOT_FOUND,
+                "No such endpoint",
+                "LangfuseNotFoundError",
+            ),
+            Self::MethodNotAllowed => named(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Method not allowed",
+                "MethodNotAllowedError",
+            ),
+            Self::TooLarge(message) => named(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                message,
+                "PayloadTooLargeError",
+            ),
+            Self::RateLimited {
+                retry_after_s,
+                limit,
+                reset_at,
+            } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                json!({"message": "Rate limit exceeded", "code": "rate_limited", "details": {
+                    "retryAfterSeconds": retry_after_s, "limit": limit, "remaining": 0,
+                    "resetAt": reset_at,
+                }}),
+            ),
+            Self::Store(error) => store_parts(error),
+        }
+    }
+}
+
+fn named(status: StatusCode, message: &str, error: &str) -> (StatusCode, Value) {
+    (status, json!({"message": message, "error": error}))
+}
+
+fn auth_parts(failure: AuthFailure) -> (StatusCode, Value) {
+    const HOST: &str = "Confirm that you've configured the correct host.";
+    let (status, message) = match failure {
+        AuthFailure::Missing => (
+            StatusCode::UNAUTHORIZED,
+            "No authorization header".to_owned(),
+        ),
+        AuthFailure::Scheme => (
+            StatusCode::UNAUTHORIZED,
+            "Invalid authorization header".to_owned(),
+        ),
+        AuthFailure::Malformed => (
+            StatusCode::UNAUTHORIZED,
+            format!("Invalid authorization header. {HOST}"),
+        ),
+        AuthFailure::UnknownKeyPair => (
+            StatusCode::UNAUTHORIZED,
+            format!("Invalid credentials. {HOST}"),
+        ),
+        AuthFailure::UnknownToken => (
+            StatusCode::UNAUTHORIZED,
+            format!("Invalid public key. {HOST}"),
+        ),
+        AuthFailure::ScoresOnly => (
+            StatusCode::FORBIDDEN,
+            "Access denied - insufficient permissions for this endpoint".to_owned(),
+        ),
+        AuthFailure::Unavailable => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Service Unavailable".to_owned(),
+        ),
+    };
+    (status, json!({"message": message}))
+}
+
+fn store_parts(error: &StoreError) -> (StatusCode, Value) {
+    match error {
+        StoreError::Unavailable(_) | StoreError::Overloaded { .. } => named(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Service Unavailable",
+            "ServiceUnavailableError",
+        ),
+        StoreError::Timeout => named(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "The query took too long. Narrow the time range or add filters.",
+            "Request timed out",
+        ),
+        StoreError::Refused(_) => named(
+            StatusCode::BAD_REQUEST,
+            "A parameter holds a value that can't be compared.",
+            "InvalidRequestError",
+        ),
+        StoreError::Internal(_) => named(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "Internal Server Error",
+            "An unknown error occurred",
+        ),
+    }
+}
+
+/// Descriptions of what is wrong with a parameter, as Langfuse's validator words them.
+pub(crate) mod issue {
+    use serde_json::{Value, json};
+
+    /// The parameter is no number.
+    pub(crate) fn not_a_number(path: &str) -> Value {
+        json!({"expected": "number", "code": "invalid_type", "received": "NaN", "path": [path],
+               "message": "Invalid input: expected number, received NaN"})
+    }
+
+    /// The parameter is no whole number.
+    pub(crate) fn not_whole(path: &str) -> Value {
+        json!({"expected": "int", "format": "safeint", "code": "invalid_type", "path": [path],
+               "message": "Invalid input: expected int, received number"})
+    }
+
+    /// The number is below its minimum.
+    pub(crate) fn too_small(path: &str, minimum: i64) -> Value {
+        json!({"origin": "number", "code": "too_small", "minimum": minimum, "inclusive": true,
+               "path": [path], "message": format!("Too small: expected number to be >={minimum}")})
+    }
+
+    /// The number is above its maximum.
+    pub(crate) fn too_big(path: &str, maximum: i64) -> Value {
+        json!({"origin": "number", "code": "too_big", "maximum": maximum, "inclusive": true,
+               "path": [path], "message": format!("Too big: expected number to be <={maximum}")})
+    }
+
+    /// The text is no time with an offset.
+    pub(crate) fn not_a_time(path: &str) -> Value {
+        json!({"code": "invalid_format", "format": "datetime", "path": [path],
+               "message": "Invalid ISO datetime"})
+    }
+
+    /// The text is none of the options.
+    pub(crate) fn not_an_option(path: &str, options: &[&str]) -> Value {
+        let quoted: Vec<String> = options
+            .iter()
+            .map(|option| format!("\"{option}\""))
+            .collect();
+        let message = format!("Invalid option: expected one of {}", quoted.join("|"));
+        json!({"code": "invalid_value", "values": options, "path": [path], "message": message})
+    }
+
+    /// Any other fault.
+    pub(crate) fn custom(path: &[Value], message: &str) -> Value {
+        json!({"code": "custom", "path": path, "message": message})
+    }
+}

@@ -1,0 +1,368 @@
+//! The `filter` parameter: a JSON array of conditions, all of which must hold.
+
+use serde_json::{Map, Value, json};
+use xtrace_model::time;
+use xtrace_store::filter::{Column, ColumnType, Condition, Order, Test, TextTest};
+
+use crate::error::{CompatError, issue};
+use crate::query::Query;
+
+/// The filter's types and the operators that each has.
+const TYPES: [(&str, &[&str]); 12] = [
+    ("datetime", &[">", "<", ">=", "<="]),
+    ("string", TEXT_OPERATORS),
+    ("number", NUMBER_OPERATORS),
+    ("stringOptions", &["any of", "none of"]),
+    ("categoryOptions", &["any of", "none of"]),
+    ("arrayOptions", &["any of", "none of", "all of"]),
+    ("stringObject", TEXT_OPERATORS),
+    ("numberObject", NUMBER_OPERATORS),
+    ("booleanObject", &["=", "<>"]),
+    ("boolean", &["=", "<>"]),
+    ("null", &["is null", "is not null"]),
+    ("positionInTrace", &["="]),
+];
+const TEXT_OPERATORS: &[&str] = &[
+    "=",
+    "contains",
+    "does not contain",
+    "starts with",
+    "ends with",
+];
+const NUMBER_OPERATORS: &[&str] = &["=", ">", "<", ">=", "<="];
+
+/// Reads the parameter; an empty one is none.
+pub(crate) fn parse<C: Column>(query: &Query) -> Result<Vec<Condition<C>>, CompatError> {
+    let Some(text) = query.text("filter").filter(|text| !text.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let malformed = || CompatError::BadRequest("Invalid JSON in filter parameter".to_owned());
+    let items: Value = serde_json::from_str(text).map_err(|_| malformed())?;
+    let Value::Array(items) = items else {
+        return Err(invalid(0, None, "Invalid input: expected array"));
+    };
+    let mut conditions = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let item = item
+            .as_object()
+            .ok_or_else(|| invalid(index, None, "Invalid input: expected object"))?;
+        conditions.extend(
+            Item {
+                index,
+                members: item,
+            }
+            .condition()?,
+        );
+    }
+    Ok(conditions)
+}
+
+fn invalid(index: usize, member: Option<&str>, message: &str) -> CompatError {
+    let mut path = vec![json!("filter"), json!(index)];
+    path.extend(member.map(|member| json!(member)));
+    CompatError::Invalid(issue::custom(&path, message))
+}
+
+/// One element of the array.
+struct Item<'a> {
+    index: usize,
+    members: &'a Map<String, Value>,
+}
+
+impl Item<'_> {
+    fn fault(&self, member: &str, message: &str) -> CompatError {
+        invalid(self.index, Some(member), message)
+    }
+
+    fn text(&self, member: &str) -> Result<&str, CompatError> {
+        let text = self.members.get(member).and_then(Value::as_str);
+        text.ok_or_else(|| self.fault(member, "Invalid input: expected string"))
+    }
+
+    fn value(&self) -> &Value {
+        self.members.get("value").unwrap_or(&Value::Null)
+    }
+
+    /// The condition; none for a type that is accepted and ignored.
+    fn condition<C: Column>(&self) -> Result<Option<Condition<C>>, CompatError> {
+        let kind = self.text("type")?;
+        let operators = TYPES
+            .iter()
+            .find(|(name, _)| *name == kind)
+            .map(|(_, operators)| *operators);
+        let operators =
+            operators.ok_or_else(|| self.fault("type", "Invalid discriminator value"))?;
+        let operator = self.text("operator")?;
+        if operator == "matches" && matches!(kind, "string" | "stringObject") {
+            let message = "`matches` is only supported by /api/public/v2/observations.";
+            return Err(CompatError::BadRequest(message.to_owned()));
+        }
+        if !operators.contains(&operator) {
+            let message = format!("Invalid option: expected one of {}", operators.join("|"));
+            return Err(self.fault("operator", &message));
+        }
+        let name = self.text("column")?;
+        let test = self.test(kind, operator)?;
+        if kind == "positionInTrace" {
+            return Ok(None);
+        }
+        let column = C::parse(name).ok_or_else(|| {
+            CompatError::BadRequest(format!(
+                "Column {name} does not match a UI / CH table mapping."
+            ))
+        })?;
+        let test = fit(test, kind, column.column_type(), name)?;
+        let key = self.key(kind, column.column_type())?;
+        Ok(Some(Condition { column, key, test }))
+    }
+
+    /// The member of an object column; required where the type names one.
+    fn key(&self, kind: &str, column_type: ColumnType) -> Result<Option<String>, CompatError> {
+        let required = matches!(
+            kind,
+            "categoryOptions" | "stringObject" | "numberObject" | "booleanObject"
+        );
+        let is_object = matches!(
+            column_type,
+            ColumnType::Object
+                | ColumnType::NumberObject
+                | ColumnType::CategoryObject
+                | ColumnType::BoolObject
+        );
+        match self.members.get("key") {
+            Some(Value::String(key)) if is_object => Ok(Some(key.clone())),
+            None | Some(Value::Null) if required => {
+                Err(self.fault("key", "Invalid input: expected string, received undefined"))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn test(&self, kind: &str, operator: &str) -> Result<Test, CompatError> {
+        let expected = |what: &str| self.fault("value", &format!("Invalid input: expected {what}"));
+        let value = self.value();
+        Ok(match kind {
+            "datetime" => {
+                let text = value.as_str().and_then(lenient_time);
+                Test::Time(order(operator), text.ok_or_else(|| expected("date"))?)
+            }
+            "string" | "stringObject" => {
+                let text = value.as_str().ok_or_else(|| expected("string"))?;
+                Test::Text(text_test(operator), text.to_owned())
+            }
+            "number" | "numberObject" => Test::Number(
+                order(operator),
+                value.as_f64().ok_or_else(|| expected("number"))?,
+            ),
+            "stringOptions" | "categoryOptions" => {
+                let options = self.options().ok_or_else(|| expected("array of strings"))?;
+                if options.is_empty() && kind == "stringOptions" {
+                    return Err(expected("array to have >=1 items"));
+                }
+                Test::OneOf(options, operator == "none of")
+            }
+            "arrayOptions" => {
+                let options = self.options().ok_or_else(|| expected("array of strings"))?;
+                match operator {
+                    "all of" => Test::ContainsAll(options),
+                    "any of" if options.is_empty() => {
+                        return Err(expected("array to have >=1 items"));
+                    }
+                    operator => Test::Overlaps(options, operator == "none of"),
+                }
+            }
+            "boolean" | "booleanObject" => {
+                let truth = value.as_bool().ok_or_else(|| expected("boolean"))?;
+                Test::Bool(truth == (operator == "="))
+            }
+            "null" => {
+                if value.as_str() != Some("") {
+                    return Err(expected("\"\""));
+                }
+                Test::IsNull(operator == "is not null")
+            }
+            _ => {
+                let number = value.is_null() || value.as_f64().is_some_and(|number| number >= 1.0);
+                if !number {
+                    return Err(expected("number to be >=1"));
+                }
+                Test::IsNull(false)
+            }
+        })
+    }
+
+    fn options(&self) -> Option<Vec<String>> {
+        let items = self.value().as_array()?;
+        items
+            .iter()
+            .map(|item| item.as_str().map(str::to_owned))
+            .collect()
+    }
+}
+
+/// Which filter types a column takes; text options also stand for arrays and categories.
+fn fit(test: Test, kind: &str, column_type: ColumnType, column: &str) -> Result<Test, CompatError> {
+    let expected = match column_type {
+        ColumnType::Text => "stringOptions",
+        ColumnType::Number => "number",
+        ColumnType::Time => "datetime",
+        ColumnType::Array => "arrayOptions",
+        ColumnType::Bool => "boolean",
+        ColumnType::Object => "stringObject",
+        ColumnType::NumberObject => "numberObject",
+        ColumnType::CategoryObject => "categoryOptions",
+        ColumnType::BoolObject => "booleanObject",
+    };
+    let fits = kind == expected
+        || kind == "null"
+        || (column_type == ColumnType::Text && kind == "string")
+        || (matches!(column_type, ColumnType::Array | ColumnType::CategoryObject)
+            && kind == "stringOptions");
+    if !fits {
+        return Err(CompatError::BadRequest(format!(
+            "Invalid filter type '{kind}' for column '{column}'. Expected filter type '{expected}'."
+        )));
+    }
+    Ok(match (column_type, test) {
+        (ColumnType::Array, Test::OneOf(values, negated)) => Test::Overlaps(values, negated),
+        (_, test) => test,
+    })
+}
+
+/// What JavaScript's `Date` would read: also a bare date, also 24:00.
+fn lenient_time(text: &str) -> Option<i64> {
+    if let Some(time) = time::parse_rfc3339(text) {
+        return Some(time);
+    }
+    if let Some((date, rest)) = text.split_once("T24:00:00") {
+        let midnight = format!("{date}T00:00:00{rest}");
+        return Some(time::parse_rfc3339(&midnight)? + time::DAY);
+    }
+    let candidates = [format!("{text}T00:00:00Z"), format!("{text}Z")];
+    candidates
+        .iter()
+        .find_map(|candidate| time::parse_rfc3339(candidate))
+}
+
+fn order(operator: &str) -> Order {
+    match operator {
+        ">" => Order::Greater,
+        "<" => Order::Less,
+        ">=" => Order::AtLeast,
+        "<=" => Order::AtMost,
+        _ => Order::Equal,
+    }
+}
+
+fn text_test(operator: &str) -> TextTest {
+    match operator {
+        "contains" => TextTest::Contains,
+        "does not contain" => TextTest::Lacks,
+        "starts with" => TextTest::StartsWith,
+        "ends with" => TextTest::EndsWith,
+        _ => TextTest::Equals,
+    }
+}
+
+/// Adds the conditions of simple parameters, but for columns that the filter names.
+pub(crate) fn with_simple<C: Column>(
+    mut conditions: Vec<Condition<C>>,
+    simple: impl IntoIterator<Item = Condition<C>>,
+) -> Vec<Condition<C>> {
+    let advanced: Vec<C> = conditions
+        .iter()
+        .map(|condition| condition.column)
+        .collect();
+    conditions.extend(
+        simple
+            .into_iter()
+            .filter(|condition| !advanced.contains(&condition.column)),
+    );
+    conditions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xtrace_store::filter::TraceColumn;
+
+    fn check(filter: &str, expected: Result<Test, &str>) {
+        let query = format!(
+            "filter={}",
+            form_urlencoded::byte_serialize(filter.as_bytes()).collect::<String>()
+        );
+        let parsed = parse::<TraceColumn>(&Query::parse(&query));
+        match (parsed, expected) {
+            (Ok(conditions), Ok(test)) => assert_eq!(conditions[0].test, test),
+            (Err(CompatError::BadRequest(message)), Err(words)) => {
+                assert!(message.contains(words), "{message}");
+            }
+            (Err(CompatError::Invalid(issue)), Err(words)) => {
+                assert!(issue.to_string().contains(words), "{issue}");
+            }
+            (parsed, expected) => panic!("{filter}: {parsed:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn types_operators_and_columns_must_fit() {
+        check(
+            r#"[{"type":"string","column":"level","operator":"=","value":"ERROR"}]"#,
+            Ok(Test::Text(TextTest::Equals, "ERROR".into())),
+        );
+        check(
+            r#"[{"type":"stringOptions","column":"tags","operator":"none of","value":["a"]}]"#,
+            Ok(Test::Overlaps(vec!["a".into()], true)),
+        );
+        check(
+            r#"[{"type":"datetime","column":"timestamp","operator":">=","value":"2024-01-01T24:00:00Z"}]"#,
+            Ok(Test::Time(Order::AtLeast, 1_704_153_600_000_000)),
+        );
+        check(
+            r#"[{"type":"boolean","column":"bookmarked","operator":"<>","value":true}]"#,
+            Ok(Test::Bool(false)),
+        );
+        check("{", Err("Invalid JSON in filter parameter"));
+        check("{}", Err("expected array"));
+        check("[1]", Err("expected object"));
+        check(r#"[{"type":"bogus"}]"#, Err("discriminator"));
+        check(
+            r#"[{"type":"string","column":"name","operator":"like","value":"x"}]"#,
+            Err("expected one of"),
+        );
+        check(
+            r#"[{"type":"string","column":"name","operator":"="}]"#,
+            Err("expected string"),
+        );
+        check(
+            r#"[{"type":"string","column":"nope","operator":"=","value":"x"}]"#,
+            Err("Column nope does not match"),
+        );
+        check(
+            r#"[{"type":"string","column":"tags","operator":"=","value":"x"}]"#,
+            Err("Invalid filter type 'string' for column 'tags'"),
+        );
+        check(
+            r#"[{"type":"stringObject","column":"metadata","operator":"=","value":"x"}]"#,
+            Err("key"),
+        );
+        check(
+            r#"[{"type":"null","column":"name","operator":"is null","value":"x"}]"#,
+            Err("value"),
+        );
+    }
+
+    #[test]
+    fn the_filter_replaces_a_simple_parameter_of_its_column() {
+        let advanced = vec![Condition::equals(TraceColumn::UserId, "ada")];
+        let simple = [
+            Condition::equals(TraceColumn::UserId, "bob"),
+            Condition::equals(TraceColumn::Name, "n"),
+        ];
+        let columns: Vec<TraceColumn> = with_simple(advanced, simple)
+            .iter()
+            .map(|condition| condition.column)
+            .collect();
+        assert_eq!(columns, [TraceColumn::UserId, TraceColumn::Name]);
+    }
+}

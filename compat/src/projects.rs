@@ -1,0 +1,23 @@
+//! `GET /projects`: the caller's project. SDKs ask it to check their credentials.
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+use xtrace_store::{Store, keys};
+
+use crate::auth::Project;
+use crate::error::CompatError;
+
+/// `GET /projects`.
+pub(crate) async fn list(
+    State(store): State<Store>,
+    Project(project): Project,
+) -> Result<Json<Value>, CompatError> {
+    let name = keys::project_name(&store, &project).await?;
+    let name = name.unwrap_or_else(|| project.to_string());
+    // There are no organizations here; clients require one.
+    let organization = json!({"id": "xtrace", "name": "xtrace"});
+    let row =
+        json!({"id": project.as_str(), "name": name, "organization": organization, "metadata": {}});
+    Ok(Json(json!({"data": [row]})))
+}

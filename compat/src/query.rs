@@ -1,0 +1,113 @@
+//! Query parameters as Langfuse reads them.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use chrono::{DateTime, SecondsFormat, Utc};
+use xtrace_model::{Micros, time};
+use xtrace_store::Page;
+
+use crate::error::{CompatError, issue};
+
+/// The parameters of a request, in order, decoded.
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = CompatError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, CompatError> {
+        Ok(Self::parse(parts.uri.query().unwrap_or_default()))
+    }
+}
+
+impl Query {
+    pub(crate) fn parse(query: &str) -> Self {
+        Self(
+            form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
+    }
+
+    /// The parameter's text, also when it is empty: that filters for the empty text.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .rev()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Several values: repeated parameters, or one with commas.
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+        let values = self
+            .0
+            .iter()
+            .filter(|(known, _)| known == name)
+            .map(|(_, value)| value);
+        let pieces = values.flat_map(|value| value.split(',')).map(str::trim);
+        pieces
+            .filter(|piece| !piece.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// A time with an offset.
+    pub(crate) fn time(&self, name: &str) -> Result<Option<Micros>, CompatError> {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        // A `+` that was sent unencoded arrives as a space.
+        match time::parse_rfc3339(&text.replace(' ', "+")) {
+            Some(time) => Ok(Some(time)),
+            None => Err(CompatError::Invalid(issue::not_a_time(name))),
+        }
+    }
+
+    /// One of some options.
+    pub(crate) fn option(&self, name: &str, options: &[&str]) -> Result<Option<&str>, CompatError> {
+        match self.text(name) {
+            Some(text) if !options.contains(&text) => {
+                Err(CompatError::Invalid(issue::not_an_option(name, options)))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// `page` from 1, `limit` from 1 to 100; empty ones count as absent.
+    pub(crate) fn page(&self) -> Result<Page, CompatError> {
+        const LIMIT_MAX: i64 = 100;
+        let number = self.whole("page")?.unwrap_or(1);
+        let limit = self.whole("limit")?.unwrap_or(50);
+        if limit > LIMIT_MAX {
+            return Err(CompatError::Invalid(issue::too_big("limit", LIMIT_MAX)));
+        }
+        Ok(Page { number, limit })
+    }
+
+    /// A whole number from 1.
+    fn whole(&self, name: &str) -> Result<Option<i64>, CompatError> {
+        let Some(text) = self.text(name).filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        let invalid = |issue| Err(CompatError::Invalid(issue));
+        match text.parse::<i64>() {
+            Ok(number) if number < 1 => invalid(issue::too_small(name, 1)),
+            Ok(number) => Ok(Some(number)),
+            Err(_) if text.parse::<f64>().is_ok() => invalid(issue::not_whole(name)),
+            Err(_) => invalid(issue::not_a_number(name)),
+        }
+    }
+}
+
+/// `meta` of a page.
+pub(crate) fn meta(page: Page, total: i64) -> serde_json::Value {
+    let pages = (total + page.limit - 1) / page.limit;
+    serde_json::json!({
+        "page": page.number, "limit": page.limit, "totalItems": total, "totalPages": pages,
+    })
+}
+
+/// A time as JavaScript prints it: milliseconds, `Z`.
+pub(crate) fn iso(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}

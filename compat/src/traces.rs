@@ -1,0 +1,301 @@
+//! `GET /traces` and `GET /traces/{id}`.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use xtrace_model::{ProjectId, TraceId};
+use xtrace_store::filter::{Condition, Order, Test, TraceColumn};
+use xtrace_store::traces::{self, Rollup, TraceOrder, TraceQuery, TraceView};
+use xtrace_store::{Store, observations, scores};
+
+use crate::auth::Project;
+use crate::error::CompatError;
+use crate::fields::Fields;
+use crate::observations::{Observation, Prices};
+use crate::query::{Query, iso, meta};
+use crate::scores::Score;
+use crate::{filter, payload};
+
+/// What `metrics` and the lists answer when their group is left out.
+const LEFT_OUT: f64 = -1.0;
+/// A trace whose observations hold more is refused rather than built in memory.
+const PAYLOAD_BYTES_MAX: i64 = 80_000_000;
+
+/// A trace; lists hold ids of observations and scores, `GET /traces/{id}` holds them whole.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Trace<O, S> {
+    id: String,
+    project_id: String,
+    name: Option<String>,
+    timestamp: String,
+    environment: String,
+    tags: Vec<String>,
+    bookmarked: bool,
+    release: Option<String>,
+    version: Option<String>,
+    user_id: Option<String>,
+    session_id: Option<String>,
+    public: bool,
+    input: Box<RawValue>,
+    output: Box<RawValue>,
+    metadata: Map<String, Value>,
+    created_at: String,
+    updated_at: String,
+    external_id: Option<String>,
+    html_path: String,
+    latency: f64,
+    total_cost: f64,
+    observations: Vec<O>,
+    scores: Vec<S>,
+}
+
+/// What a trace is made of besides its row.
+struct Parts<O, S> {
+    latency: f64,
+    total_cost: f64,
+    observations: Vec<O>,
+    scores: Vec<S>,
+}
+
+impl<O, S> Trace<O, S> {
+    fn new(project: &ProjectId, view: TraceView, with_io: bool, parts: Parts<O, S>) -> Self {
+        let io = |text: Option<&str>| payload::value(text.filter(|_| with_io));
+        let metadata = view.metadata.as_deref().filter(|_| with_io);
+        Self {
+            html_path: format!("/project/{project}/traces/{}", view.id),
+            input: io(view.input.as_deref()),
+            output: io(view.output.as_deref()),
+            metadata: payload::metadata(metadata, view.metadata_decoded),
+            project_id: project.to_string(),
+            id: view.id,
+            name: view.name,
+            timestamp: iso(view.ts),
+            environment: view.environment,
+            tags: view.tags,
+            bookmarked: view.bookmarked.unwrap_or(false),
+            release: view.release,
+            version: view.version,
+            user_id: view.user_id,
+            session_id: view.session_id,
+            public: view.public.unwrap_or(false),
+            created_at: iso(view.created_at),
+            updated_at: iso(view.updated_at),
+            external_id: view.external_id,
+            latency: parts.latency,
+            total_cost: parts.total_cost,
+            observations: parts.observations,
+            scores: parts.scores,
+        }
+    }
+}
+
+/// `GET /traces`.
+pub(crate) async fn list(
+    State(store): State<Store>,
+    Project(project): Project,
+    query: Query,
+) -> Result<Response, CompatError> {
+    let fields = Fields::parse(query.text("fields"));
+    let wanted = trace_query(&query, fields)?;
+    let found = traces::list(&store, &project, &wanted).await?;
+    let mut rollups = HashMap::new();
+    if fields.observations || fields.metrics {
+        let all = traces::rollups(&store, &project, &found.rows, &wanted.environments).await?;
+        rollups.extend(
+            all.into_iter()
+                .map(|rollup| (rollup.trace_id.clone(), rollup)),
+        );
+    }
+    let mut scores = HashMap::new();
+    if fields.scores {
+        scores = score_ids(&store, &project, &found.rows, &wanted.environments).await?;
+    }
+    let data: Vec<Trace<String, String>> = found
+        .rows
+        .into_iter()
+        .map(|view| {
+            let rollup = rollups.remove(&view.id).unwrap_or_default();
+            let scores = scores.remove(&view.id).unwrap_or_default();
+            let parts = list_parts(&view, fields, rollup, scores);
+            Trace::new(&project, view, fields.io, parts)
+        })
+        .collect();
+    let meta = meta(wanted.page, found.total);
+    Ok(Json(Page { data, meta }).into_response())
+}
+
+#[derive(Serialize)]
+struct Page<T> {
+    data: Vec<T>,
+    meta: Value,
+}
+
+fn list_parts(
+    view: &TraceView,
+    fields: Fields,
+    rollup: Rollup,
+    scores: Vec<String>,
+) -> Parts<String, String> {
+    let latency = view.sent_latency.or(rollup.latency).unwrap_or(0.0);
+    let total_cost = view.sent_total_cost.or(rollup.total_cost).unwrap_or(0.0);
+    Parts {
+        latency: if fields.metrics { latency } else { LEFT_OUT },
+        total_cost: if fields.metrics { total_cost } else { LEFT_OUT },
+        observations: if fields.observations {
+            rollup.observation_ids
+        } else {
+            Vec::new()
+        },
+        scores,
+    }
+}
+
+async fn score_ids(
+    store: &Store,
+    project: &ProjectId,
+    traces: &[TraceView],
+    environments: &[String],
+) -> Result<HashMap<String, Vec<String>>, CompatError> {
+    let ids: Vec<String> = traces.iter().map(|trace| trace.id.clone()).collect();
+    let mut by_trace: HashMap<String, Vec<String>> = HashMap::new();
+    for score in scores::of_traces(store, project, &ids, environments).await? {
+        by_trace.entry(score.trace_id).or_default().push(score.id);
+    }
+    Ok(by_trace)
+}
+
+fn trace_query(query: &Query, fields: Fields) -> Result<TraceQuery, CompatError> {
+    let page = query.page()?;
+    let (order, ascending) = order_by(query.text("orderBy"))?;
+    let environments = query.list("environment");
+    let mut simple = trace_conditions(query)?;
+    let equal = [
+        ("name", TraceColumn::Name),
+        ("sessionId", TraceColumn::SessionId),
+        ("version", TraceColumn::Version),
+        ("release", TraceColumn::Release),
+    ];
+    for (name, column) in equal {
+        simple.extend(query.text(name).map(|text| Condition::equals(column, text)));
+    }
+    if !environments.is_empty() {
+        let test = Test::OneOf(environments.clone(), false);
+        simple.push(Condition::new(TraceColumn::Environment, test));
+    }
+    let conditions = filter::with_simple(filter::parse(query)?, simple);
+    Ok(TraceQuery {
+        conditions,
+        environments,
+        order,
+        ascending,
+        with_io: fields.io,
+        page,
+    })
+}
+
+/// Parameters that lists of traces share with `metrics/daily`.
+pub(crate) fn trace_conditions(query: &Query) -> Result<Vec<Condition<TraceColumn>>, CompatError> {
+    let mut conditions = Vec::new();
+    let user = query
+        .text("userId")
+        .map(|user| Condition::equals(TraceColumn::UserId, user));
+    conditions.extend(user);
+    let tags = query.list("tags");
+    if !tags.is_empty() {
+        conditions.push(Condition::new(TraceColumn::Tags, Test::ContainsAll(tags)));
+    }
+    let range = [
+        ("fromTimestamp", Order::AtLeast),
+        ("toTimestamp", Order::Less),
+    ];
+    for (name, order) in range {
+        let time = query.time(name)?;
+        conditions.extend(
+            time.map(|time| Condition::new(TraceColumn::Timestamp, Test::Time(order, time))),
+        );
+    }
+    Ok(conditions)
+}
+
+/// `<column>.<asc|desc>`; newest first without.
+fn order_by(text: Option<&str>) -> Result<(TraceOrder, bool), CompatError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok((TraceOrder::Timestamp, false));
+    };
+    let (column, direction) = text.rsplit_once('.').unwrap_or((text, ""));
+    let order = TraceOrder::parse(column)
+        .ok_or_else(|| CompatError::BadRequest(format!("Invalid order by column: {column}")))?;
+    match direction.to_ascii_lowercase().as_str() {
+        "asc" => Ok((order, true)),
+        "desc" => Ok((order, false)),
+        _ => Err(CompatError::BadRequest(format!(
+            "Invalid order by direction: {text}; use {column}.asc or {column}.desc"
+        ))),
+    }
+}
+
+/// `GET /traces/{id}`.
+pub(crate) async fn find(
+    State(store): State<Store>,
+    Project(project): Project,
+    Path(id): Path<String>,
+    query: Query,
+) -> Result<Response, CompatError> {
+    let fields = Fields::parse(query.text("fields"));
+    let missing =
+        || CompatError::NotFound(format!("Trace {id} not found within authorized project"));
+    let trace_id = TraceId::parse(id.as_str()).map_err(|_| missing())?;
+    let view = traces::find(&store, &project, &trace_id)
+        .await?
+        .ok_or_else(missing)?;
+    let one = std::slice::from_ref(&view);
+    let mut parts = Parts {
+        latency: LEFT_OUT,
+        total_cost: LEFT_OUT,
+        observations: Vec::new(),
+        scores: Vec::new(),
+    };
+    if fields.metrics {
+        let rollup = traces::rollups(&store, &project, one, &[])
+            .await?
+            .pop()
+            .unwrap_or_default();
+        parts.latency = view.sent_latency.or(rollup.latency).unwrap_or(0.0);
+        parts.total_cost = view.sent_total_cost.or(rollup.total_cost).unwrap_or(0.0);
+    }
+    if fields.observations {
+        refuse_huge(&store, &project, &view).await?;
+        let all = observations::of_trace(&store, &project, &view).await?;
+        let observation = |view| Observation::new(&project, view, Prices::ZeroWhenUnknown);
+        parts.observations = all.into_iter().map(observation).collect();
+    }
+    if fields.scores {
+        let all = scores::of_traces(&store, &project, std::slice::from_ref(&view.id), &[]).await?;
+        parts.scores = all
+            .into_iter()
+            .map(|score| Score::new(project.as_str(), score))
+            .collect();
+    }
+    Ok(Json(Trace::new(&project, view, fields.io, parts)).into_response())
+}
+
+async fn refuse_huge(
+    store: &Store,
+    project: &ProjectId,
+    view: &TraceView,
+) -> Result<(), CompatError> {
+    let bytes = observations::payload_bytes(store, project, view).await?;
+    if bytes <= PAYLOAD_BYTES_MAX {
+        return Ok(());
+    }
+    Err(CompatError::TooLarge(format!(
+        "Observations in trace are too large: {:.2}MB exceeds limit of 80.00MB",
+        bytes as f64 / 1e6
+    )))
+}

@@ -1,0 +1,83 @@
+//! JSON values that Postgres' `jsonb` can hold, within bounded memory.
+
+use serde_json::Value;
+
+use crate::text::without_nul;
+
+/// More values than this in one document are kept as text: a parsed value costs some hundred
+/// bytes of memory, its text may cost two.
+const NODES_MAX: usize = 200_000;
+/// `jsonb` numbers are Postgres numerics, which end at 131,072 digits.
+const NUMBER_CHARS_MAX: usize = 1_000;
+const EXPONENT_MAX: i64 = 1_000;
+
+/// Parses JSON text into a value that `jsonb` takes; what is too deep, too large or no JSON
+/// stays a string, so that nothing is lost.
+pub fn parse_or_text(text: &str) -> Value {
+    let nodes = text
+        .bytes()
+        .filter(|byte| matches!(byte, b',' | b'[' | b'{'))
+        .count();
+    let parsed = if nodes > NODES_MAX {
+        None
+    } else {
+        serde_json::from_str(text).ok()
+    };
+    parsed.map_or_else(|| Value::String(without_nul(text).into_owned()), storable)
+}
+
+/// The value with every number and every text in a form that `jsonb` takes.
+pub fn storable(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.contains('\0') => {
+            Value::String(without_nul(&text).into_owned())
+        }
+        Value::Number(number) if !is_numeric(number.as_str()) => Value::String(number.to_string()),
+        Value::Array(items) => Value::Array(items.into_iter().map(storable).collect()),
+        Value::Object(members) => members
+            .into_iter()
+            .map(|(key, value)| (without_nul(&key).into_owned(), storable(value)))
+            .collect(),
+        other => other,
+    }
+}
+
+fn is_numeric(number: &str) -> bool {
+    let exponent = number
+        .find(['e', 'E'])
+        .map_or(Ok(0), |at| number[at + 1..].parse::<i64>());
+    number.len() <= NUMBER_CHARS_MAX
+        && exponent.is_ok_and(|exponent| exponent.abs() <= EXPONENT_MAX)
+}
+
+/// Whether text is JSON, without building it.
+pub fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_jsonb_refuses_becomes_text() {
+        let check = |text: &str, expected: Value| assert_eq!(parse_or_text(text), expected);
+        check(
+            r#"{"a\u0000":"b\u0000"}"#,
+            json!({"a\u{fffd}": "b\u{fffd}"}),
+        );
+        check("[1e400000]", json!(["1e+400000"]));
+        check("not json", json!("not json"));
+        let deep = "[".repeat(1000) + &"]".repeat(1000);
+        check(&deep, json!(deep.clone()));
+        let wide = format!("[{}0]", "0,".repeat(NODES_MAX));
+        check(&wide, json!(wide.clone()));
+    }
+
+    #[test]
+    fn big_numbers_are_kept_as_sent() {
+        let text = r#"{"n":12345678901234567890123}"#;
+        assert_eq!(parse_or_text(text).to_string(), text);
+    }
+}

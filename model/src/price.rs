@@ -1,0 +1,316 @@
+//! The price list: from a model's name and usage to costs. Rules: Langfuse's, restated in
+//! docs/mapping.md ("Cost"); the file is an array of models with pricing tiers.
+
+use std::collections::BTreeMap;
+
+use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::observation::Observation;
+use crate::usage::{Costs, Usage};
+
+/// A list of models with their prices, ready to be matched.
+#[derive(Debug)]
+pub struct PriceList {
+    models: Vec<Model>,
+    names: RegexSet,
+}
+
+/// One model of the list.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Model {
+    /// Stable id, visible to clients as `modelId`.
+    pub id: String,
+    /// Display name.
+    pub model_name: String,
+    match_pattern: String,
+    pricing_tiers: Vec<Tier>,
+}
+
+/// Prices that hold under conditions.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tier {
+    /// Stable id.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+    is_default: bool,
+    priority: i32,
+    conditions: Vec<Condition>,
+    /// USD per unit, by kind of unit.
+    pub prices: BTreeMap<String, f64>,
+}
+
+/// One of two shapes; which one shows in the members that are present.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Condition {
+    operator: String,
+    usage_detail_pattern: Option<String>,
+    value: Option<f64>,
+    #[serde(default)]
+    case_sensitive: bool,
+    source: Option<String>,
+    key: Option<String>,
+    #[serde(default)]
+    values: Vec<String>,
+    #[serde(skip)]
+    usage_kinds: Option<Regex>,
+}
+
+/// What the list says of one observation.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Priced {
+    /// Id of the model that matched.
+    pub model_id: Option<String>,
+    /// Id and name of the tier that applied.
+    pub tier: Option<(String, String)>,
+    /// Costs by kind of unit, with a total where one can be known.
+    pub costs: Costs,
+}
+
+/// Why a price list can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PriceListError {
+    /// The file is no such array.
+    #[error("the price list is malformed")]
+    Json(#[from] serde_json::Error),
+    /// A pattern in it is no regular expression.
+    #[error("a pattern of the price list is malformed")]
+    Pattern(#[from] regex::Error),
+}
+
+impl PriceList {
+    /// Reads the list from JSON.
+    pub fn parse(json: &str) -> Result<Self, PriceListError> {
+        let mut models: Vec<Model> = serde_json::from_str(json)?;
+        for model in &mut models {
+            model.pricing_tiers.sort_by_key(|tier| tier.priority);
+            for condition in model
+                .pricing_tiers
+                .iter_mut()
+                .flat_map(|tier| &mut tier.conditions)
+            {
+                condition.compile()?;
+            }
+        }
+        let patterns = models.iter().map(|model| &model.match_pattern);
+        let names = RegexSetBuilder::new(patterns)
+            .size_limit(64 << 20)
+            .build()?;
+        Ok(Self { models, names })
+    }
+
+    /// The model of that id.
+    pub fn model(&self, id: &str) -> Option<&Model> {
+        self.models.iter().find(|model| model.id == id)
+    }
+
+    /// Prices an observation. Costs that were sent count alone; otherwise those of generations
+    /// and embeddings are computed, and a kind of unit without a price costs nothing.
+    pub fn price(&self, observation: &Observation) -> Priced {
+        let sent_costs = observation
+            .sent_costs
+            .get()
+            .filter(|costs| !costs.is_empty());
+        let model = observation.model.text().and_then(|name| {
+            self.names
+                .matches(name)
+                .iter()
+                .next()
+                .map(|index| &self.models[index])
+        });
+        let model_id = model.map(|model| model.id.clone());
+        if let Some(costs) = sent_costs {
+            return Priced {
+                model_id,
+                tier: None,
+                costs: costs.clone(),
+            };
+        }
+        let usage = observation.usage.get().filter(|usage| !usage.is_empty());
+        let (Some(model), Some(usage), true) = (model, usage, observation.kind().is_priced())
+        else {
+            return Priced {
+                model_id,
+                ..Priced::default()
+            };
+        };
+        let Some(tier) = model.tier(usage, observation) else {
+            return Priced {
+                model_id,
+                ..Priced::default()
+            };
+        };
+        Priced {
+            model_id,
+            tier: Some((tier.id.clone(), tier.name.clone())),
+            costs: tier.costs(usage),
+        }
+    }
+}
+
+impl Model {
+    /// The prices that hold when no condition does.
+    pub fn default_tier(&self) -> Option<&Tier> {
+        self.pricing_tiers.iter().find(|tier| tier.is_default)
+    }
+
+    fn tier(&self, usage: &Usage, observation: &Observation) -> Option<&Tier> {
+        let special = self.pricing_tiers.iter().filter(|tier| !tier.is_default);
+        special
+            .into_iter()
+            .find(|tier| {
+                tier.conditions
+                    .iter()
+                    .all(|condition| condition.holds(usage, observation))
+            })
+            .or_else(|| self.default_tier())
+    }
+}
+
+impl Tier {
+    fn costs(&self, usage: &Usage) -> Costs {
+        let priced = usage.iter().filter_map(|(kind, units)| {
+            Some((kind.clone(), self.prices.get(kind)? * *units as f64))
+        });
+        let mut costs: Costs = priced.collect();
+        if !costs.is_empty() && !costs.contains_key("total") {
+            costs.insert("total".to_owned(), costs.values().sum());
+        }
+        costs
+    }
+}
+
+impl Condition {
+    fn compile(&mut self) -> Result<(), regex::Error> {
+        if let Some(pattern) = &self.usage_detail_pattern {
+            let insensitive = !self.case_sensitive;
+            self.usage_kinds = Some(
+                RegexBuilder::new(pattern)
+                    .case_insensitive(insensitive)
+                    .build()?,
+            );
+        }
+        Ok(())
+    }
+
+    fn holds(&self, usage: &Usage, observation: &Observation) -> bool {
+        if let (Some(kinds), Some(value)) = (&self.usage_kinds, self.value) {
+            let matching = usage.iter().filter(|(kind, _)| kinds.is_match(kind));
+            let units: i64 = matching.map(|(_, units)| units).sum();
+            return compare(units as f64, &self.operator, value);
+        }
+        let source = match self.source.as_deref() {
+            Some("model_parameters") => observation.parsed_model_parameters(),
+            Some("metadata") => observation.metadata.value(),
+            _ => None,
+        };
+        let Some(key) = &self.key else { return false };
+        match source.as_ref().and_then(|source| source.get(key)) {
+            Some(Value::String(text)) => self.values.contains(text),
+            Some(value) => self.values.contains(&value.to_string()),
+            None => false,
+        }
+    }
+}
+
+fn compare(units: f64, operator: &str, value: f64) -> bool {
+    match operator {
+        "gt" => units > value,
+        "gte" => units >= value,
+        "lt" => units < value,
+        "lte" => units <= value,
+        "eq" => (units - value).abs() < f64::EPSILON,
+        "neq" => (units - value).abs() >= f64::EPSILON,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::Kind;
+    use crate::register::{RANK_EXPLICIT, Register, Stamp};
+    use crate::{ObservationId, TraceId};
+
+    const LIST: &str = r#"[{"id":"m","modelName":"big","matchPattern":"(?i)^(big)(-v2)?$","pricingTiers":[
+        {"id":"std","name":"Standard","isDefault":true,"priority":0,"conditions":[],"prices":{"input":2,"output":3}},
+        {"id":"long","name":"Long","isDefault":false,"priority":2,"prices":{"input":20,"output":30},
+         "conditions":[{"usageDetailPattern":"input","operator":"gt","value":100,"caseSensitive":false}]},
+        {"id":"fast","name":"Fast","isDefault":false,"priority":1,"prices":{"input":5,"output":5},
+         "conditions":[{"source":"model_parameters","key":"service_tier","operator":"in","values":["fast"]}]}]}]"#;
+
+    fn generation(model: &str, usage: &[(&str, i64)]) -> Observation {
+        let stamp = Stamp::latest(RANK_EXPLICIT, 0, 0);
+        let mut observation = Observation::new(
+            TraceId::parse("t").unwrap(),
+            ObservationId::parse("o").unwrap(),
+        );
+        observation.kind = Register::new(Kind::Generation, stamp);
+        observation.model = Register::new(model.to_owned(), stamp);
+        let usage = usage
+            .iter()
+            .map(|(kind, units)| ((*kind).to_owned(), *units))
+            .collect();
+        observation.usage = Register::new(usage, stamp);
+        observation
+    }
+
+    fn check(observation: &Observation, tier: Option<&str>, total: Option<f64>) {
+        let priced = PriceList::parse(LIST).unwrap().price(observation);
+        assert_eq!(priced.tier.as_ref().map(|(id, _)| id.as_str()), tier);
+        assert_eq!(priced.costs.get("total").copied(), total);
+    }
+
+    #[test]
+    fn the_tier_follows_usage_and_parameters() {
+        check(
+            &generation("BIG", &[("input", 100), ("output", 1)]),
+            Some("std"),
+            Some(203.0),
+        );
+        check(
+            &generation("big-v2", &[("input", 101)]),
+            Some("long"),
+            Some(2020.0),
+        );
+        let mut fast = generation("big", &[("input", 101)]);
+        let parameters = r#"{"service_tier":"fast"}"#.to_owned();
+        fast.model_parameters = Register::new(parameters, Stamp::latest(RANK_EXPLICIT, 0, 0));
+        check(&fast, Some("fast"), Some(505.0));
+        check(&generation("bigger", &[("input", 1)]), None, None);
+    }
+
+    #[test]
+    fn a_kind_without_a_price_costs_nothing() {
+        check(
+            &generation("big", &[("input", 1), ("input_cached", 50), ("total", 51)]),
+            Some("std"),
+            Some(2.0),
+        );
+        check(
+            &generation("big", &[("input_cached", 50)]),
+            Some("std"),
+            None,
+        );
+    }
+
+    #[test]
+    fn only_generations_and_embeddings_are_priced() {
+        let mut agent = generation("big", &[("input", 1)]);
+        agent.kind = Register::new(Kind::Agent, Stamp::latest(RANK_EXPLICIT, 0, 0));
+        check(&agent, None, None);
+    }
+
+    #[test]
+    fn costs_that_were_sent_count_alone() {
+        let mut sent = generation("big", &[("input", 1)]);
+        let costs = Costs::from([("total".to_owned(), 0.5)]);
+        sent.sent_costs = Register::new(costs, Stamp::latest(RANK_EXPLICIT, 0, 0));
+        check(&sent, None, Some(0.5));
+    }
+}

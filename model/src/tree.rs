@@ -1,0 +1,226 @@
+//! A JSON object that merges leaf by leaf: later keys win, earlier keys stay, arrays and scalars
+//! are replaced whole. Every leaf knows its stamp, so the result is free of arrival order.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::register::Stamp;
+
+/// Deeper objects are kept as one value: a limit on recursion, not on data.
+const DEPTH_MAX: usize = 32;
+
+/// A mergeable object.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tree {
+    /// Greatest stamp at which this node was sent as an object.
+    #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
+    object: Option<Stamp>,
+    /// Newest value that is no object.
+    #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
+    scalar: Option<(Stamp, Value)>,
+    #[serde(rename = "c", default, skip_serializing_if = "BTreeMap::is_empty")]
+    children: BTreeMap<String, Tree>,
+}
+
+impl Tree {
+    /// The whole of `value` written at `stamp`.
+    pub fn new(value: Value, stamp: Stamp) -> Self {
+        Self::at_depth(value, stamp, 0)
+    }
+
+    fn at_depth(value: Value, stamp: Stamp, depth: usize) -> Self {
+        match value {
+            Value::Object(members) if depth < DEPTH_MAX => Self {
+                object: Some(stamp),
+                scalar: None,
+                children: members
+                    .into_iter()
+                    .map(|(key, value)| (key, Self::at_depth(value, stamp, depth + 1)))
+                    .collect(),
+            },
+            value => Self {
+                scalar: Some((stamp, value)),
+                ..Self::default()
+            },
+        }
+    }
+
+    /// Whether nothing was ever written.
+    pub fn is_empty(&self) -> bool {
+        self.object.is_none() && self.scalar.is_none() && self.children.is_empty()
+    }
+
+    /// Keeps of every leaf the newest version.
+    pub fn merge(&mut self, other: Self) {
+        self.object = self.object.max(other.object);
+        let newer = match (&self.scalar, &other.scalar) {
+            (Some((mine, _)), Some((theirs, _))) => theirs > mine,
+            (None, Some(_)) => true,
+            _ => false,
+        };
+        if newer {
+            self.scalar = other.scalar;
+        }
+        for (key, child) in other.children {
+            self.children.entry(key).or_default().merge(child);
+        }
+    }
+
+    /// The stamp that all leaves share, if they do; such a tree is its value and that stamp.
+    pub fn uniform_stamp(&self) -> Option<Stamp> {
+        let stamp = self.newest();
+        let own = |known: Option<Stamp>| known.is_none_or(|known| known == stamp);
+        let one_kind = self.object.is_none() || self.scalar.is_none();
+        let uniform = one_kind
+            && own(self.object)
+            && own(self.scalar.as_ref().map(|(stamp, _)| *stamp))
+            && self
+                .children
+                .values()
+                .all(|child| child.uniform_stamp() == Some(stamp));
+        uniform.then_some(stamp)
+    }
+
+    /// The value to show; `None` when nothing was written.
+    pub fn value(&self) -> Option<Value> {
+        let hidden_until = self
+            .scalar
+            .as_ref()
+            .map_or(Stamp::NEVER, |(stamp, _)| *stamp);
+        let visible = self
+            .children
+            .iter()
+            .filter(|(_, child)| child.newest() > hidden_until);
+        let shown: Map<String, Value> = visible
+            .filter_map(|(key, child)| Some((key.clone(), child.value()?)))
+            .collect();
+        match &self.scalar {
+            Some((stamp, value)) if shown.is_empty() && self.object.is_none_or(|o| o < *stamp) => {
+                Some(value.clone())
+            }
+            _ if self.is_empty() => None,
+            _ => Some(Value::Object(shown)),
+        }
+    }
+
+    fn newest(&self) -> Stamp {
+        let scalar = self.scalar.as_ref().map(|(stamp, _)| *stamp);
+        let children = self.children.values().map(Self::newest);
+        children
+            .chain(self.object)
+            .chain(scalar)
+            .max()
+            .unwrap_or(Stamp::NEVER)
+    }
+}
+
+/// Lays `over` on `under`: objects member by member, everything else replaced.
+pub fn overlay(under: &mut Value, over: Value) {
+    match (under, over) {
+        (Value::Object(under), Value::Object(over)) => {
+            for (key, value) in over {
+                match under.get_mut(&key) {
+                    Some(slot) => overlay(slot, value),
+                    None => {
+                        under.insert(key, value);
+                    }
+                }
+            }
+        }
+        (slot, over) => *slot = over,
+    }
+}
+
+/// Metadata is an object: any other value becomes `{"metadata": value}`, null and `{}` nothing.
+pub fn as_metadata(value: Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::Object(members) if members.is_empty() => None,
+        Value::Object(members) => Some(Value::Object(members)),
+        other => Some(serde_json::json!({ "metadata": other })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::register::RANK_EXPLICIT;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn at(time: i64) -> Stamp {
+        Stamp::latest(RANK_EXPLICIT, time, 0)
+    }
+
+    fn fold(parts: &[(i64, Value)]) -> Option<Value> {
+        let mut merged = Tree::default();
+        for (time, value) in parts {
+            merged.merge(Tree::new(value.clone(), at(*time)));
+        }
+        merged.value()
+    }
+
+    #[test]
+    fn later_keys_win_and_earlier_keys_stay() {
+        let parts = [
+            (1, json!({"step": 1, "status": "s", "list": [1, 2]})),
+            (2, json!({"step": 2, "list": [3], "error": ""})),
+        ];
+        let expected = Some(json!({"step": 2, "status": "s", "list": [3], "error": ""}));
+        assert_eq!(fold(&parts), expected);
+        let [first, second] = parts;
+        assert_eq!(fold(&[second, first]), expected);
+    }
+
+    #[test]
+    fn a_scalar_hides_what_the_object_before_it_held() {
+        let parts = [
+            (1, json!({"a": {"x": 1}})),
+            (2, json!({"a": 5})),
+            (3, json!({"a": {"y": 2}})),
+        ];
+        assert_eq!(fold(&parts), Some(json!({"a": {"y": 2}})));
+        assert_eq!(fold(&parts[..2]), Some(json!({"a": 5})));
+    }
+
+    #[test]
+    fn a_tree_of_one_version_is_its_value_and_a_stamp() {
+        let tree = Tree::new(json!({"a": {"b": {}}}), at(7));
+        assert_eq!(tree.uniform_stamp(), Some(at(7)));
+        assert_eq!(Tree::new(tree.value().unwrap(), at(7)), tree);
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(json!(1)),
+            Just(json!("x")),
+            Just(json!([1])),
+            Just(json!({}))
+        ];
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop::collection::btree_map("[ab]", inner, 0..3)
+                .prop_map(|members| Value::Object(members.into_iter().collect()))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_the_fold_in_time_whatever_the_order(
+            parts in prop::collection::vec(any_json(), 1..5),
+            seed in any::<u64>(),
+        ) {
+            let mut reference = Value::Null;
+            for part in &parts {
+                overlay(&mut reference, part.clone());
+            }
+            let mut stamped: Vec<_> =
+                parts.into_iter().enumerate().map(|(i, part)| (i64::try_from(i).unwrap(), part)).collect();
+            let turn = usize::try_from(seed % stamped.len() as u64).unwrap();
+            stamped.rotate_left(turn);
+            let twice: Vec<_> = stamped.iter().chain(&stamped).cloned().collect();
+            prop_assert_eq!(fold(&twice), Some(reference));
+        }
+    }
+}

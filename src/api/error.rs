@@ -1,0 +1,119 @@
+//! Errors of the native API: `{"message", "code", "data": null}`.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use xtrace_model::AuthFailure;
+use xtrace_store::StoreError;
+
+use crate::limits::Refusal;
+use crate::receivers::body::BodyError;
+
+/// Why a native request is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The caller is unknown, or may not do this.
+    #[error("{}", auth_message(*.0))]
+    Auth(AuthFailure),
+    /// The request names another project.
+    #[error("{0} belongs to another project than these credentials")]
+    Forbidden(&'static str),
+    /// The request is malformed; the text says where.
+    #[error("{0}")]
+    BadRequest(String),
+    /// Nothing is here.
+    #[error("no such endpoint: {0}")]
+    NotFound(String),
+    /// The path takes other methods.
+    #[error("this endpoint does not take that method")]
+    MethodNotAllowed,
+    /// The request has too many items.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The body can't be had.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// Too many reads.
+    #[error("Too Many Requests")]
+    TooManyRequests(Refusal),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn auth_message(failure: AuthFailure) -> &'static str {
+    match failure {
+        AuthFailure::Missing => "authorization is required: Bearer token or Basic public:secret",
+        AuthFailure::Scheme | AuthFailure::Malformed => "the authorization header is malformed",
+        AuthFailure::UnknownKeyPair | AuthFailure::UnknownToken => "unknown credentials",
+        AuthFailure::ScoresOnly => "a public key alone may only write scores",
+        AuthFailure::Unavailable => "the database is unavailable",
+    }
+}
+
+impl ApiError {
+    fn status(&self) -> (StatusCode, &'static str) {
+        const UNAVAILABLE: (StatusCode, &str) =
+            (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE");
+        match self {
+            Self::Auth(AuthFailure::ScoresOnly) | Self::Forbidden(_) => {
+                (StatusCode::FORBIDDEN, "FORBIDDEN")
+            }
+            Self::Auth(AuthFailure::Unavailable) => UNAVAILABLE,
+            Self::Auth(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Self::BadRequest(_) | Self::Body(BodyError::Corrupt | BodyError::Broken) => {
+                (StatusCode::BAD_REQUEST, "BAD_REQUEST")
+            }
+            Self::Body(BodyError::Encoding) => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE")
+            }
+            Self::Body(BodyError::TooLarge { .. }) | Self::TooLarge(_) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE")
+            }
+            Self::NotFound(_) => (StatusCode::NOT_FOUND, "NOT_FOUND"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
+            Self::TooManyRequests(_) | Self::Store(StoreError::Overloaded { .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_REQUESTS")
+            }
+            Self::Store(StoreError::Unavailable(_)) => UNAVAILABLE,
+            Self::Store(StoreError::Timeout) => (StatusCode::GATEWAY_TIMEOUT, "TIMEOUT"),
+            Self::Store(StoreError::Refused(_)) => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
+            Self::Store(StoreError::Internal(_)) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR")
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code) = self.status();
+        if let Self::Store(StoreError::Internal(cause)) = &self {
+            tracing::error!(%cause, "a query failed");
+        }
+        let mut body = json!({"message": self.to_string(), "code": code, "data": null});
+        let mut hint = None;
+        match &self {
+            Self::TooManyRequests(refusal) => {
+                body["meta"] =
+                    json!({"rate_limit": {"remaining": 0, "reset_at": refusal.reset_at()}});
+                hint = Some(std::time::Duration::from_secs(refusal.seconds()));
+            }
+            Self::Store(StoreError::Overloaded { retry_after }) => hint = Some(*retry_after),
+            _ => {}
+        }
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = crate::retry::after(status, hint) {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Basic realm=\"xtrace\""),
+            );
+        }
+        response
+    }
+}

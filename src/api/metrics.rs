@@ -1,0 +1,203 @@
+//! `GET /api/public/metrics/names` and `GET /api/public/metrics/query`.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Extension, RawQuery, State};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+use xtrace_model::Authentication;
+use xtrace_store::metrics::{self, Aggregation, Bucket, MetricsQuery};
+
+use super::error::ApiError;
+use crate::gateway::Gateway;
+
+/// The names of all metrics, sorted.
+pub async fn names(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Authentication>,
+) -> Result<Json<Value>, ApiError> {
+    let caller = caller.map_err(ApiError::Auth)?;
+    let names = metrics::names(&gateway.store, &caller.project).await?;
+    Ok(Json(json!({"data": names})))
+}
+
+/// Points of a metric, bucketed and aggregated.
+pub async fn query(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Authentication>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, ApiError> {
+    let caller = caller.map_err(ApiError::Auth)?;
+    let parameters = Parameters::of(query.as_deref().unwrap_or_default());
+    if parameters
+        .text("project")
+        .is_some_and(|project| project != caller.project.as_str())
+    {
+        return Err(ApiError::Forbidden("project"));
+    }
+    let query = parameters.to_query(Utc::now())?;
+    let buckets = metrics::query(&gateway.store, &caller.project, &query).await?;
+    Ok(Json(answer(&buckets)))
+}
+
+/// Query parameters by name; of repeated ones the last counts.
+struct Parameters(BTreeMap<String, String>);
+
+impl Parameters {
+    fn of(query: &str) -> Self {
+        Self(
+            form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
+    }
+
+    /// A parameter that says something.
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0
+            .get(name)
+            .map(String::as_str)
+            .filter(|text| !text.is_empty())
+    }
+
+    fn to_query(&self, now: DateTime<Utc>) -> Result<MetricsQuery, ApiError> {
+        let name = self
+            .text("name")
+            .ok_or_else(|| bad("name", "is required"))?;
+        if name.contains('\0') {
+            return Err(bad("name", "must not contain NUL characters"));
+        }
+        let to = self.time("to")?.unwrap_or(now);
+        let from = self.time("from")?.unwrap_or(to - TimeDelta::hours(1));
+        if from > to {
+            return Err(bad("from", "must not be after to"));
+        }
+        let aggregation = self.text("agg").unwrap_or("avg");
+        let aggregation = Aggregation::NAMES
+            .iter()
+            .find(|(name, _)| *name == aggregation);
+        let (_, aggregation) = aggregation.ok_or_else(|| {
+            let names: Vec<&str> = Aggregation::NAMES.iter().map(|(name, _)| *name).collect();
+            bad("agg", &format!("must be one of {}", names.join(", ")))
+        })?;
+        let step = self.text("step").unwrap_or("1m");
+        Ok(MetricsQuery {
+            name: name.to_owned(),
+            from,
+            to,
+            labels: self.labels()?,
+            environment: self.text("environment").map(str::to_owned),
+            step_s: parse_step(step).ok_or_else(|| {
+                bad(
+                    "step",
+                    "must be a whole number from 1 and a unit: 30s, 1m, 5m, 1h, 1d",
+                )
+            })?,
+            aggregation: *aggregation,
+            group_by: self.text("group_by").map(|keys| {
+                keys.split(',')
+                    .map(|key| key.trim().to_owned())
+                    .filter(|key| !key.is_empty())
+                    .collect()
+            }),
+        })
+    }
+
+    /// A `+` that was sent unencoded arrives as a space.
+    fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, ApiError> {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        let time = DateTime::parse_from_rfc3339(&text.replace(' ', "+")).map_err(|_| {
+            bad(
+                name,
+                "must be an RFC 3339 time such as 2026-02-14T10:00:00Z",
+            )
+        })?;
+        Ok(Some(time.with_timezone(&Utc)))
+    }
+
+    fn labels(&self) -> Result<BTreeMap<String, String>, ApiError> {
+        let Some(text) = self.text("labels") else {
+            return Ok(BTreeMap::new());
+        };
+        let malformed = || bad("labels", "must be a JSON object of strings");
+        let members: BTreeMap<String, Value> =
+            serde_json::from_str(text).map_err(|_| malformed())?;
+        let label = |(key, value): (String, Value)| match value {
+            Value::String(text) if !text.contains('\0') && !key.contains('\0') => Ok((key, text)),
+            Value::Number(_) | Value::Bool(_) => Ok((key, value.to_string())),
+            _ => Err(malformed()),
+        };
+        members.into_iter().map(label).collect()
+    }
+}
+
+fn bad(parameter: &str, problem: &str) -> ApiError {
+    ApiError::BadRequest(format!("{parameter} {problem}"))
+}
+
+/// Seconds of `<n>s`, `<n>m`, `<n>h` or `<n>d`; at most a century.
+fn parse_step(text: &str) -> Option<i64> {
+    const SECONDS_MAX: i64 = 100 * 366 * 86_400;
+    let unit = match text.chars().last()? {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    let number = &text[..text.len() - 1];
+    let plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = plain
+        .then(|| number.parse::<i64>().ok())??
+        .checked_mul(unit)?;
+    (1..=SECONDS_MAX).contains(&seconds).then_some(seconds)
+}
+
+/// Buckets come series by series.
+fn answer(buckets: &[Bucket]) -> Value {
+    let mut series: Vec<Value> = Vec::new();
+    for run in buckets.chunk_by(|a, b| a.labels == b.labels) {
+        let values: Vec<Value> = run
+            .iter()
+            .map(|bucket| json!({"timestamp": bucket.bucket.to_rfc3339(), "value": bucket.value}))
+            .collect();
+        series.push(json!({"labels": run[0].labels.0, "values": values}));
+    }
+    let mut meta = json!({
+        "series_count": series.len(),
+        "truncated": buckets.iter().any(|bucket| bucket.truncated),
+    });
+    if let Some(latest) = buckets.iter().map(|bucket| bucket.latest).max() {
+        meta["latest_ts"] = latest.to_rfc3339().into();
+    }
+    json!({"data": series, "meta": meta})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_whole_numbers_with_a_unit() {
+        let check =
+            |text: &str, seconds: Option<i64>| assert_eq!(parse_step(text), seconds, "{text}");
+        check("1m", Some(60));
+        check("30s", Some(30));
+        check("2d", Some(172_800));
+        for text in [
+            "",
+            "m",
+            "0s",
+            "-1m",
+            "1.5h",
+            "1w",
+            "99999999999999999999d",
+            "1é",
+        ] {
+            check(text, None);
+        }
+    }
+}

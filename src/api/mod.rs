@@ -1,0 +1,5 @@
+//! The native API's reads and service endpoints.
+
+pub mod error;
+pub mod metrics;
+pub mod service;

@@ -1,0 +1,148 @@
+//! Authentication: from an `Authorization` header to a caller. Both schemes open every path.
+//!
+//! The outcome travels in the request's extensions, since every dialect words its own refusal.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::http::{Extensions, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use xtrace_model::credentials::Credentials;
+use xtrace_model::{AuthFailure, Authentication, Caller, ProjectId};
+use xtrace_store::keys::{self, ApiKey};
+use xtrace_store::{Store, StoreError};
+
+use crate::gateway::Gateway;
+
+/// How long a key pair that was found is taken for granted.
+const KEY_TTL: Duration = Duration::from_secs(5);
+/// Found keys that are remembered at most.
+const KEYS_MAX: usize = 10_000;
+
+/// Knows which credentials open which project.
+#[derive(Clone)]
+pub struct Authenticator {
+    store: Store,
+    bearer_hash: [u8; 32],
+    default_project: ProjectId,
+    found: Arc<Mutex<HashMap<String, (Instant, ApiKey)>>>,
+}
+
+/// What is stored of a secret key.
+pub fn hash_key_pair(public: &str, secret: &str) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(public)
+        .chain_update(":")
+        .chain_update(secret)
+        .finalize()
+        .into()
+}
+
+impl Authenticator {
+    /// The API token opens the default project; key pairs are looked up in the store.
+    pub fn new(store: Store, api_token: &str, default_project: ProjectId) -> Self {
+        let bearer_hash = Sha256::digest(api_token).into();
+        Self {
+            store,
+            bearer_hash,
+            default_project,
+            found: Arc::default(),
+        }
+    }
+
+    /// Finds the caller that a header stands for.
+    pub async fn authenticate(&self, header: Option<&str>) -> Authentication {
+        use xtrace_model::credentials::CredentialsError;
+        let credentials = Credentials::parse(header.ok_or(AuthFailure::Missing)?);
+        match credentials {
+            Err(CredentialsError::Scheme) => Err(AuthFailure::Scheme),
+            Err(CredentialsError::Malformed) => Err(AuthFailure::Malformed),
+            Ok(Credentials::Bearer(token)) => self.bearer(&token).await,
+            Ok(Credentials::Basic { public, secret }) => self.basic(&public, &secret).await,
+        }
+    }
+
+    async fn bearer(&self, token: &str) -> Authentication {
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        if bool::from(hash.ct_eq(&self.bearer_hash)) {
+            let credential = format!("bearer-{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2]);
+            return Ok(Caller {
+                project: self.default_project.clone(),
+                credential,
+            });
+        }
+        match self.key(token).await? {
+            Some(_) => Err(AuthFailure::ScoresOnly),
+            None => Err(AuthFailure::UnknownToken),
+        }
+    }
+
+    async fn basic(&self, public: &str, secret: &str) -> Authentication {
+        let key = self.key(public).await?.ok_or(AuthFailure::UnknownKeyPair)?;
+        let hash = hash_key_pair(public, secret);
+        if !bool::from(hash.as_slice().ct_eq(&key.secret_hash)) {
+            return Err(AuthFailure::UnknownKeyPair);
+        }
+        let project = ProjectId::parse(key.project_id).map_err(|_| AuthFailure::UnknownKeyPair)?;
+        Ok(Caller {
+            project,
+            credential: public.to_owned(),
+        })
+    }
+
+    async fn key(&self, public: &str) -> Result<Option<ApiKey>, AuthFailure> {
+        if let Some(key) = self.remembered(public) {
+            return Ok(Some(key));
+        }
+        // U+0000 is no part of any key, and Postgres would refuse to compare it.
+        if public.contains('\0') {
+            return Ok(None);
+        }
+        let key = keys::find(&self.store, public)
+            .await
+            .map_err(|error: StoreError| {
+                tracing::warn!(%error, "credentials can't be checked");
+                AuthFailure::Unavailable
+            })?;
+        if let Some(key) = &key {
+            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            if found.len() >= KEYS_MAX {
+                found.clear();
+            }
+            found.insert(public.to_owned(), (Instant::now(), key.clone()));
+        }
+        Ok(key)
+    }
+
+    fn remembered(&self, public: &str) -> Option<ApiKey> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, key) = found.get(public)?;
+        (since.elapsed() < KEY_TTL).then(|| key.clone())
+    }
+}
+
+/// Middleware: finds the caller, and leaves what it found to the handler.
+pub async fn authenticate(
+    State(gateway): State<Gateway>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let header = request.headers().get(header::AUTHORIZATION);
+    let header = header.map(|value| value.to_str().unwrap_or_default().to_owned());
+    let authentication = gateway.authenticator.authenticate(header.as_deref()).await;
+    request.extensions_mut().insert(authentication);
+    next.run(request).await
+}
+
+/// What [`authenticate`] found.
+pub fn caller(extensions: &Extensions) -> Authentication {
+    extensions
+        .get::<Authentication>()
+        .cloned()
+        .unwrap_or(Err(AuthFailure::Missing))
+}

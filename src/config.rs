@@ -1,0 +1,436 @@
+//! Flags and environment, each setting both. The only reader of the environment.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use xtrace_model::ProjectId;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "xtrace",
+    version,
+    about = "AI observability on PostgreSQL: OpenTelemetry in, Langfuse's API and metrics out.",
+    long_about = "AI observability on PostgreSQL: OpenTelemetry in, Langfuse's API and metrics out.\n\n\
+                  Without a command, `xtrace` serves. Without DATABASE_URL it runs a private Postgres \
+                  of its own under the data directory."
+)]
+pub struct Cli {
+    /// How log lines are written.
+    #[arg(
+        long,
+        env = "XTRACE_LOG_FORMAT",
+        value_enum,
+        default_value = "text",
+        global = true
+    )]
+    pub log_format: LogFormat,
+    #[command(subcommand)]
+    chosen: Option<Command>,
+    #[command(flatten)]
+    serve: ServeConfig,
+    /// What to do.
+    #[clap(skip = Command::Version)]
+    pub command: Command,
+}
+
+/// What `xtrace` can do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Serve until SIGTERM or Ctrl-C (the default).
+    Serve(ServeConfig),
+    /// Bring the database's schema up to date, then exit.
+    Migrate(DatabaseConfig),
+    /// Ask a running server whether it is ready; exit code 0 if so.
+    Healthcheck(HealthcheckConfig),
+    /// Print the version.
+    Version,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where data lives.
+#[derive(Debug, Clone, Args)]
+pub struct DatabaseConfig {
+    /// A postgres:// URL. Unset: a private Postgres is started under the data directory.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_parser = parse_database_url)]
+    database_url: Option<String>,
+    /// Where the private Postgres and generated credentials are kept. Default: /var/lib/xtrace for
+    /// root, else $XDG_DATA_HOME/xtrace or ~/.local/share/xtrace.
+    #[arg(long, env = "XTRACE_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Directory of the Postgres programs (postgres, initdb). Unset: PATH, pg_config, then the
+    /// newest of /usr/lib/postgresql/*/bin.
+    #[arg(long, env = "XTRACE_PG_BIN", value_name = "DIR")]
+    pg_bin: Option<PathBuf>,
+}
+
+/// Everything that `xtrace serve` can be told.
+#[derive(Debug, Clone, Args)]
+pub struct ServeConfig {
+    #[command(flatten)]
+    database: DatabaseConfig,
+    /// Address to listen on.
+    #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8742", value_parser = parse_bind_addr)]
+    pub bind_addr: SocketAddr,
+    /// The native token: opens every path as `Authorization: Bearer …`. Unset: one is generated on
+    /// first start and kept in the data directory.
+    #[arg(long, env = "API_BEARER_TOKEN", hide_env_values = true, value_parser = parse_token)]
+    api_bearer_token: Option<String>,
+    /// Project of the token and of the key pair.
+    #[arg(long, env = "DEFAULT_PROJECT_ID", default_value = "default", value_parser = parse_project)]
+    pub default_project_id: ProjectId,
+    /// Public key of the default project's key pair. Unset: a pair is generated on first start.
+    #[arg(long, env = "XTRACE_PUBLIC_KEY", value_parser = parse_key)]
+    xtrace_public_key: Option<String>,
+    /// Secret key of the default project's key pair.
+    #[arg(long, env = "XTRACE_SECRET_KEY", hide_env_values = true, value_parser = parse_key)]
+    xtrace_secret_key: Option<String>,
+    /// The same as XTRACE_PUBLIC_KEY, which goes first.
+    #[arg(long, env = "LANGFUSE_PUBLIC_KEY", value_parser = parse_key)]
+    langfuse_public_key: Option<String>,
+    /// The same as XTRACE_SECRET_KEY, which goes first.
+    #[arg(long, env = "LANGFUSE_SECRET_KEY", hide_env_values = true, value_parser = parse_key)]
+    langfuse_secret_key: Option<String>,
+    /// Read requests per second and credential; 0 turns limiting off.
+    #[arg(long, env = "RATE_LIMIT_QPS", default_value = "20", value_parser = parse_qps)]
+    rate_limit_qps: u32,
+    /// Read requests at once per credential.
+    #[arg(long, env = "RATE_LIMIT_BURST", default_value = "40", value_parser = parse_burst)]
+    pub rate_limit_burst: NonZeroU32,
+    /// Days until metric points are dropped; 0 keeps all.
+    #[arg(long, env = "METRICS_RETENTION_DAYS", default_value = "30", value_parser = parse_metrics_days)]
+    metrics_retention_days: u32,
+    /// Days until traces are dropped; 0 keeps all.
+    #[arg(long, env = "TRACES_RETENTION_DAYS", default_value = "90", value_parser = parse_traces_days)]
+    traces_retention_days: u32,
+    /// Bytes of a request body at most, on the wire and decompressed alike.
+    #[arg(
+        long = "max-request-body-bytes",
+        env = "XTRACE_MAX_REQUEST_BODY_BYTES",
+        default_value = "67108864",
+        value_parser = parse_body_bytes
+    )]
+    pub body_bytes_max: usize,
+}
+
+/// Which server `xtrace healthcheck` asks.
+#[derive(Debug, Clone, Args)]
+pub struct HealthcheckConfig {
+    /// Address of the server.
+    #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8742", value_parser = parse_bind_addr)]
+    pub bind_addr: SocketAddr,
+}
+
+/// Where the database is to be found.
+#[derive(Debug, Clone)]
+pub enum Database {
+    /// At a URL.
+    Url(String),
+    /// A private one under the data directory.
+    Embedded {
+        /// Where the Postgres programs are, if somebody said so.
+        pg_bin: Option<PathBuf>,
+    },
+}
+
+/// A key pair.
+#[derive(Clone)]
+pub struct KeyPair {
+    /// Names it.
+    pub public: String,
+    /// Proves it.
+    pub secret: String,
+}
+
+impl Cli {
+    /// Parses arguments and environment; prints help or a fault and ends the process with exit
+    /// code 0 or 2.
+    pub fn from_command_line() -> Self {
+        Self::try_from_arguments(std::env::args_os()).unwrap_or_else(|fault| fault.exit())
+    }
+
+    /// Parses arguments (the first names the program) and environment.
+    pub fn try_from_arguments<T: Into<OsString> + Clone>(
+        arguments: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let mut cli = Self::try_parse_from(arguments)?;
+        cli.command = cli
+            .chosen
+            .take()
+            .unwrap_or_else(|| Command::Serve(cli.serve.clone()));
+        if let Command::Serve(config) = &cli.command {
+            config
+                .key_pair()
+                .map_err(|fault| Self::command().error(ErrorKind::ValueValidation, fault))?;
+        }
+        Ok(cli)
+    }
+}
+
+impl ServeConfig {
+    /// Where data lives.
+    pub fn database(&self) -> &DatabaseConfig {
+        &self.database
+    }
+
+    /// The configured token.
+    pub fn api_token(&self) -> Option<&str> {
+        self.api_bearer_token.as_deref()
+    }
+
+    /// The configured key pair; half a pair is a fault.
+    pub fn key_pair(&self) -> Result<Option<KeyPair>, String> {
+        let pairs = [
+            ("XTRACE", &self.xtrace_public_key, &self.xtrace_secret_key),
+            (
+                "LANGFUSE",
+                &self.langfuse_public_key,
+                &self.langfuse_secret_key,
+            ),
+        ];
+        let mut found = None;
+        for (family, public, secret) in pairs {
+            match (public, secret) {
+                (Some(public), Some(secret)) => {
+                    found = found.or(Some(KeyPair {
+                        public: public.clone(),
+                        secret: secret.clone(),
+                    }));
+                }
+                (Some(_), None) => return Err(half_pair(family, "PUBLIC", "SECRET")),
+                (None, Some(_)) => return Err(half_pair(family, "SECRET", "PUBLIC")),
+                (None, None) => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Read requests per second, if they are limited.
+    pub fn reads_per_second(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.rate_limit_qps)
+    }
+
+    /// How long data is kept.
+    pub fn retention(&self) -> xtrace_store::maintenance::Retention {
+        let days = |days: u32| (days > 0).then_some(i64::from(days));
+        xtrace_store::maintenance::Retention {
+            traces_days: days(self.traces_retention_days),
+            metrics_days: days(self.metrics_retention_days),
+        }
+    }
+}
+
+fn half_pair(family: &str, has: &str, lacks: &str) -> String {
+    format!("{family}_{has}_KEY is set but {family}_{lacks}_KEY is not; set both or neither")
+}
+
+impl DatabaseConfig {
+    /// Where the database is to be found.
+    pub fn database(&self) -> Database {
+        match &self.database_url {
+            Some(url) => Database::Url(url.clone()),
+            None => Database::Embedded {
+                pg_bin: self.pg_bin.clone(),
+            },
+        }
+    }
+
+    /// Where files are kept.
+    pub fn data_dir(&self) -> anyhow::Result<PathBuf> {
+        let path = |name: &str| {
+            environment(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        if let Some(dir) = &self.data_dir {
+            return Ok(std::path::absolute(dir)?);
+        }
+        if rustix::process::geteuid().is_root() {
+            return Ok(PathBuf::from("/var/lib/xtrace"));
+        }
+        let share = path("XDG_DATA_HOME").or_else(|| Some(path("HOME")?.join(".local/share")));
+        share.map(|share| share.join("xtrace")).ok_or_else(|| {
+            anyhow::anyhow!("no data directory: set XTRACE_DATA_DIR, for HOME is not set either")
+        })
+    }
+}
+
+/// A variable of the environment that is set and not empty.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the environment"
+)]
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn parse_database_url(text: &str) -> Result<String, String> {
+    let known = ["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
+    let fault = "DATABASE_URL takes a URL such as postgres://user:password@host/database";
+    if known {
+        Ok(text.to_owned())
+    } else {
+        Err(fault.to_owned())
+    }
+}
+
+fn parse_bind_addr(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "BIND_ADDR takes an address and a port such as 127.0.0.1:8742".to_owned())
+}
+
+fn parse_token(text: &str) -> Result<String, String> {
+    let visible = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if visible {
+        return Ok(text.to_owned());
+    }
+    Err("API_BEARER_TOKEN takes visible ASCII characters without spaces".to_owned())
+}
+
+fn parse_key(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b':');
+    if fits {
+        return Ok(text.to_owned());
+    }
+    Err(
+        "PUBLIC_KEY and SECRET_KEY take visible ASCII characters without spaces and colons"
+            .to_owned(),
+    )
+}
+
+fn parse_project(text: &str) -> Result<ProjectId, String> {
+    let fits = text.len() <= 200;
+    ProjectId::parse(text)
+        .ok()
+        .filter(|_| fits)
+        .ok_or_else(|| "DEFAULT_PROJECT_ID takes 1 to 200 bytes of text".to_owned())
+}
+
+fn parse_number<T: std::str::FromStr>(
+    text: &str,
+    variable: &str,
+    takes: &str,
+) -> Result<T, String> {
+    text.parse()
+        .map_err(|_| format!("{variable} takes {takes}"))
+}
+
+fn parse_qps(text: &str) -> Result<u32, String> {
+    parse_number(
+        text,
+        "RATE_LIMIT_QPS",
+        "a whole number; 0 turns limiting off",
+    )
+}
+
+fn parse_burst(text: &str) -> Result<NonZeroU32, String> {
+    parse_number(text, "RATE_LIMIT_BURST", "a whole number from 1")
+}
+
+fn parse_days(text: &str, variable: &str) -> Result<u32, String> {
+    const DAYS_MAX: u32 = 36_500;
+    let days = parse_number(text, variable, "a number of days; 0 keeps all")?;
+    if days <= DAYS_MAX {
+        Ok(days)
+    } else {
+        Err(format!("{variable} takes at most {DAYS_MAX} days"))
+    }
+}
+
+fn parse_metrics_days(text: &str) -> Result<u32, String> {
+    parse_days(text, "METRICS_RETENTION_DAYS")
+}
+
+fn parse_traces_days(text: &str) -> Result<u32, String> {
+    parse_days(text, "TRACES_RETENTION_DAYS")
+}
+
+fn parse_body_bytes(text: &str) -> Result<usize, String> {
+    const RANGE: std::ops::RangeInclusive<usize> = 1024..=1 << 30;
+    let bytes = text.parse().ok().filter(|bytes| RANGE.contains(bytes));
+    bytes.ok_or_else(|| "XTRACE_MAX_REQUEST_BODY_BYTES takes 1024 to 1073741824 bytes".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(arguments: &[&str]) -> Result<ServeConfig, String> {
+        let line = ["xtrace", "serve"].iter().chain(arguments);
+        match Cli::try_parse_from(line)
+            .map_err(|error| error.to_string())?
+            .chosen
+        {
+            Some(Command::Serve(config)) => Ok(config),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn wrong_values_name_the_variable_and_what_it_takes() {
+        let check = |flag: &str, value: &str, words: &str| {
+            let fault = serve(&[flag, value]).unwrap_err();
+            assert!(fault.contains(words), "{fault}");
+        };
+        check("--bind-addr", "8742", "BIND_ADDR takes an address");
+        check(
+            "--rate-limit-burst",
+            "0",
+            "RATE_LIMIT_BURST takes a whole number from 1",
+        );
+        check("--rate-limit-qps", "-1", "RATE_LIMIT_QPS");
+        check("--database-url", "mysql://x", "DATABASE_URL takes a URL");
+        check("--metrics-retention-days", "soon", "METRICS_RETENTION_DAYS");
+        check(
+            "--max-request-body-bytes",
+            "1",
+            "XTRACE_MAX_REQUEST_BODY_BYTES",
+        );
+        check("--api-bearer-token", "a b", "API_BEARER_TOKEN");
+        check("--xtrace-public-key", "a:b", "KEY");
+        check("--default-project-id", "", "DEFAULT_PROJECT_ID");
+    }
+
+    #[test]
+    fn half_a_key_pair_is_a_fault() {
+        let fault = serve(&["--langfuse-secret-key", "s"])
+            .unwrap()
+            .key_pair()
+            .err()
+            .unwrap();
+        assert_eq!(
+            fault,
+            "LANGFUSE_SECRET_KEY is set but LANGFUSE_PUBLIC_KEY is not; set both or neither"
+        );
+        let flags = ["--langfuse-public-key", "lp", "--langfuse-secret-key", "ls"];
+        assert_eq!(
+            serve(&flags).unwrap().key_pair().unwrap().unwrap().public,
+            "lp"
+        );
+    }
+
+    #[test]
+    fn zero_turns_limits_off() {
+        let config = serve(&["--rate-limit-qps", "0", "--traces-retention-days", "0"]).unwrap();
+        assert_eq!(config.reads_per_second(), None);
+        assert_eq!(config.retention().traces_days, None);
+        assert_eq!(config.retention().metrics_days, Some(30));
+    }
+}

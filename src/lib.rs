@@ -1,0 +1,24 @@
+//! xtrace, the program. The map:
+//!
+//! - [`router`]: every path of every dialect, on one screen.
+//! - [`server`]: the composition root: database, writer, router, listener, drain.
+//! - [`config`]: flags and environment; nothing else reads either.
+//! - [`receivers`]: bytes in, a committed batch, a reply: OTLP and the native formats.
+//! - [`api`]: native reads and service endpoints. (Langfuse's API is the crate `xtrace-compat`.)
+//! - [`auth`], [`limits`], [`request_id`]: what happens to every request on its way.
+//! - [`embedded_postgres`]: the private Postgres; yields a database URL, nothing else knows.
+//! - [`secrets`]: credentials that nobody configured, made on first start.
+
+pub mod api;
+pub mod auth;
+pub mod config;
+pub mod embedded_postgres;
+pub mod gateway;
+pub mod limits;
+pub mod receivers;
+pub mod request_id;
+pub mod retry;
+pub mod router;
+pub mod secrets;
+pub mod server;
+pub mod telemetry;

@@ -1,0 +1,141 @@
+//! Rate limits on reads: a token bucket per credential. Writes are held back by the write queue.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use chrono::Utc;
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use serde::Serialize;
+
+use crate::api::error::ApiError;
+use crate::auth;
+use crate::gateway::Gateway;
+
+/// Limits reads; clones share the buckets.
+#[derive(Clone)]
+pub struct ReadLimiter {
+    buckets: Option<Arc<DefaultKeyedRateLimiter<String>>>,
+    burst: u32,
+    counts: Arc<Mutex<BTreeMap<String, Counts>>>,
+}
+
+/// Requests of one credential so far.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Counts {
+    /// Requests that were let through.
+    pub allowed: u64,
+    /// Requests that were refused.
+    pub refused: u64,
+}
+
+/// When a refused caller may come again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Until the next request would pass.
+    pub wait: Duration,
+    /// Requests that a full bucket holds.
+    pub limit: u32,
+}
+
+impl Refusal {
+    /// Whole seconds to wait, at least 1.
+    pub fn seconds(self) -> u64 {
+        self.wait.as_secs() + 1
+    }
+
+    /// When that is, as RFC 3339.
+    pub fn reset_at(self) -> String {
+        (Utc::now() + self.wait).to_rfc3339()
+    }
+}
+
+impl ReadLimiter {
+    /// So many requests a second and so many at once; without a rate, all pass.
+    pub fn new(per_second: Option<NonZeroU32>, burst: NonZeroU32) -> Self {
+        let buckets = per_second.map(|rate| {
+            Arc::new(RateLimiter::keyed(
+                Quota::per_second(rate).allow_burst(burst),
+            ))
+        });
+        Self {
+            buckets,
+            burst: burst.get(),
+            counts: Arc::default(),
+        }
+    }
+
+    /// Takes one request from the credential's bucket.
+    fn check(&self, credential: &str) -> Result<(), Refusal> {
+        let outcome = match &self.buckets {
+            None => Ok(()),
+            Some(buckets) => buckets
+                .check_key(&credential.to_owned())
+                .map_err(|refused| Refusal {
+                    wait: refused.wait_time_from(DefaultClock::default().now()),
+                    limit: self.burst,
+                }),
+        };
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = counts.entry(masked(credential)).or_default();
+        match outcome {
+            Ok(()) => counts.allowed += 1,
+            Err(_) => counts.refused += 1,
+        }
+        outcome
+    }
+
+    /// Counts by masked credential.
+    pub fn counts(&self) -> BTreeMap<String, Counts> {
+        self.counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// Enough of a credential to recognise it by: the labels of tokens are part of a hash already.
+fn masked(credential: &str) -> String {
+    if credential.starts_with("bearer-") {
+        return credential.to_owned();
+    }
+    format!("{}…", xtrace_model::text::cut_chars(credential, 12))
+}
+
+/// Middleware: limits `GET` of `/api/public/*`, but for `projects`, which clients ask to check
+/// their credentials. Callers without credentials are refused elsewhere.
+pub async fn limit_reads(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let limited = request.method() == Method::GET
+        && path.starts_with("/api/public/")
+        && path != "/api/public/projects";
+    let Ok(caller) = auth::caller(request.extensions()) else {
+        return next.run(request).await;
+    };
+    if !limited {
+        return next.run(request).await;
+    }
+    match gateway.read_limiter.check(&caller.credential) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refuse(path, refusal),
+    }
+}
+
+/// Native paths have their own shape of error, all others Langfuse's.
+fn refuse(path: &str, refusal: Refusal) -> Response {
+    let native = ["/api/public/metrics/names", "/api/public/metrics/query"];
+    let mut response = if native.contains(&path) {
+        ApiError::TooManyRequests(refusal).into_response()
+    } else {
+        xtrace_compat::rate_limited(refusal.seconds(), refusal.limit, &refusal.reset_at())
+    };
+    let seconds = HeaderValue::from(refusal.seconds());
+    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    response
+}

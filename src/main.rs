@@ -1,0 +1,41 @@
+//! The `xtrace` command: parses the command line, runs one command, turns errors into exit codes.
+
+use std::process::ExitCode;
+
+use xtrace::config::{Cli, Command};
+use xtrace::{server, telemetry};
+
+fn main() -> ExitCode {
+    let cli = Cli::from_command_line();
+    telemetry::init(cli.log_format);
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain of causes on one line: what failed, and why.
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve(config) => server::serve(config).await,
+            Command::Migrate(config) => server::migrate(config).await,
+            Command::Healthcheck(target) => server::healthcheck(target).await,
+            Command::Version => {
+                print_version();
+                Ok(())
+            }
+        }
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "the command's answer, not a log line")]
+fn print_version() {
+    println!("xtrace {}", env!("CARGO_PKG_VERSION"));
+}

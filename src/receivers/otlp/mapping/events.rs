@@ -1,0 +1,137 @@
+//! Span events: all are kept; those of the GenAI conventions also carry content.
+
+use serde_json::{Value, json};
+
+use super::attributes::{Attributes, unfold};
+use crate::receivers::otlp::wire;
+
+/// One event of a span.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) time_unix_nano: u64,
+    pub(super) name: String,
+    pub(super) attributes: Attributes,
+    pub(super) dropped_attributes_count: u32,
+}
+
+/// The events of a span, in the order that they were sent.
+#[derive(Debug, Default)]
+pub(super) struct SpanEvents {
+    events: Vec<Event>,
+    /// Positions in order of time.
+    by_time: Vec<usize>,
+}
+
+const DETAILS: &str = "gen_ai.client.inference.operation.details";
+const CHOICE: &str = "gen_ai.choice";
+
+impl SpanEvents {
+    pub(super) fn new(events: Vec<wire::Event<'_>>) -> Self {
+        let events: Vec<Event> = events
+            .into_iter()
+            .map(|event| Event {
+                time_unix_nano: event.time_unix_nano,
+                name: xtrace_model::text::without_nul(&event.name).into_owned(),
+                attributes: Attributes::new(event.attributes),
+                dropped_attributes_count: event.dropped_attributes_count,
+            })
+            .collect();
+        let mut by_time: Vec<usize> = (0..events.len()).collect();
+        by_time.sort_by_key(|position| events[*position].time_unix_nano);
+        Self { events, by_time }
+    }
+
+    fn in_time(&self) -> impl DoubleEndedIterator<Item = &Event> {
+        self.by_time.iter().map(|position| &self.events[*position])
+    }
+
+    /// Attributes of the events that describe a whole inference.
+    pub(super) fn details(&self) -> impl DoubleEndedIterator<Item = &Attributes> {
+        self.in_time()
+            .filter(|event| event.name == DETAILS)
+            .map(|event| &event.attributes)
+    }
+
+    /// The messages sent to the model, one an event.
+    pub(super) fn input_messages(&self) -> Option<Value> {
+        let messages: Vec<Value> = self
+            .in_time()
+            .filter_map(|event| {
+                let role = event
+                    .name
+                    .strip_prefix("gen_ai.")?
+                    .strip_suffix(".message")?;
+                let known = ["system", "user", "assistant", "tool"].contains(&role);
+                known.then(|| message(json!({"role": role}), &event.attributes))
+            })
+            .collect();
+        (!messages.is_empty()).then_some(Value::Array(messages))
+    }
+
+    /// What the model chose to say: one choice as an object, several as a list.
+    pub(super) fn choices(&self) -> Option<Value> {
+        let choices = self.in_time().filter(|event| event.name == CHOICE);
+        let mut choices: Vec<Value> = choices
+            .map(|event| message(json!({}), &event.attributes))
+            .collect();
+        match choices.len() {
+            0 => None,
+            1 => choices.pop(),
+            _ => Some(Value::Array(choices)),
+        }
+    }
+
+    /// What the last exception says, with its type in front.
+    pub(super) fn exception(&self) -> Option<String> {
+        let event = self
+            .in_time()
+            .rev()
+            .find(|event| event.name == "exception")?;
+        let text = event.attributes.text("exception.message");
+        match (event.attributes.text("exception.type"), text) {
+            (Some(kind), Some(text)) => Some(format!("{kind}: {text}")),
+            (kind, text) => text.or(kind),
+        }
+    }
+
+    /// When the first token came, where an event tells.
+    pub(super) fn first_token_unix_nano(&self) -> Option<u64> {
+        const NAMES: [&str; 2] = [
+            "gen_ai.content.completion.chunk",
+            "First Token Stream Event",
+        ];
+        self.in_time()
+            .find(|event| NAMES.contains(&event.name.as_str()))
+            .map(|e| e.time_unix_nano)
+    }
+
+    /// All events, as JSON.
+    pub(super) fn to_json(&self) -> Vec<Value> {
+        let event = |event: &Event| {
+            let mut json = json!({
+                "timeUnixNano": event.time_unix_nano.to_string(),
+                "name": event.name,
+                "attributes": event.attributes.to_object(),
+            });
+            let dropped = event.dropped_attributes_count + event.attributes.over_cap;
+            if dropped > 0 {
+                json["droppedAttributesCount"] = dropped.into();
+            }
+            json
+        };
+        self.events.iter().map(event).collect()
+    }
+}
+
+/// An event's attributes as a message; members that hold JSON text are parsed.
+fn message(mut message: Value, attributes: &Attributes) -> Value {
+    const PARSED: [&str; 4] = ["content", "message", "tool_calls", "arguments"];
+    for (key, value) in attributes.iter() {
+        message[key] = if PARSED.contains(&key) {
+            unfold(value)
+        } else {
+            value.clone()
+        };
+    }
+    message
+}

@@ -1,0 +1,22 @@
+//! OTLP over HTTP: traces in protobuf or JSON, answered in the encoding that they came in.
+
+mod json;
+mod mapping;
+mod protobuf;
+mod reply;
+mod traces;
+mod wire;
+
+pub(crate) use mapping::{cut, cut_tags};
+pub use traces::receive as receive_traces;
+
+/// Reports whether a body can be decoded; for the fuzzed property that any bytes get an answer.
+#[doc(hidden)]
+pub fn decodes(body: &[u8], is_json: bool) -> bool {
+    let caps = wire::Caps::default();
+    if is_json {
+        json::decode(&xtrace_model::text::repair_json(body), caps).is_ok()
+    } else {
+        protobuf::decode(body, caps).is_ok()
+    }
+}

@@ -1,0 +1,214 @@
+//! What an OTLP trace export says, whichever encoding it came in. Texts borrow from the body.
+
+use std::borrow::Cow;
+
+/// `ExportTraceServiceRequest`.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct ExportTraces<'a> {
+    pub(super) resource_spans: Vec<ResourceSpans<'a>>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct ResourceSpans<'a> {
+    pub(super) resource: Resource<'a>,
+    pub(super) scope_spans: Vec<ScopeSpans<'a>>,
+    pub(super) schema_url: Cow<'a, str>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Resource<'a> {
+    pub(super) attributes: Vec<KeyValue<'a>>,
+    pub(super) dropped_attributes_count: u32,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct ScopeSpans<'a> {
+    pub(super) scope: Scope<'a>,
+    pub(super) spans: Vec<Span<'a>>,
+    pub(super) schema_url: Cow<'a, str>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Scope<'a> {
+    pub(super) name: Cow<'a, str>,
+    pub(super) version: Cow<'a, str>,
+    pub(super) attributes: Vec<KeyValue<'a>>,
+    pub(super) dropped_attributes_count: u32,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Span<'a> {
+    pub(super) trace_id: WireId<16>,
+    pub(super) span_id: WireId<8>,
+    pub(super) trace_state: Cow<'a, str>,
+    pub(super) parent_span_id: WireId<8>,
+    pub(super) flags: u32,
+    pub(super) name: Cow<'a, str>,
+    pub(super) kind: i32,
+    pub(super) start_time_unix_nano: u64,
+    pub(super) end_time_unix_nano: u64,
+    pub(super) attributes: Vec<KeyValue<'a>>,
+    pub(super) dropped_attributes_count: u32,
+    pub(super) events: Vec<Event<'a>>,
+    pub(super) dropped_events_count: u32,
+    pub(super) links: Vec<Link<'a>>,
+    pub(super) dropped_links_count: u32,
+    pub(super) status: Status<'a>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Event<'a> {
+    pub(super) time_unix_nano: u64,
+    pub(super) name: Cow<'a, str>,
+    pub(super) attributes: Vec<KeyValue<'a>>,
+    pub(super) dropped_attributes_count: u32,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Link<'a> {
+    pub(super) trace_id: WireId<16>,
+    pub(super) span_id: WireId<8>,
+    pub(super) trace_state: Cow<'a, str>,
+    pub(super) attributes: Vec<KeyValue<'a>>,
+    pub(super) dropped_attributes_count: u32,
+    pub(super) flags: u32,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Status<'a> {
+    pub(super) message: Cow<'a, str>,
+    pub(super) code: i32,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct KeyValue<'a> {
+    pub(super) key: Cow<'a, str>,
+    pub(super) value: AnyValue<'a>,
+}
+
+/// `AnyValue`; `Null` when no member of the oneof is set.
+#[derive(Debug, Default, PartialEq)]
+pub(super) enum AnyValue<'a> {
+    #[default]
+    Null,
+    Text(Cow<'a, str>),
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+    Array(Vec<AnyValue<'a>>),
+    Map(Vec<KeyValue<'a>>),
+    Bytes(Cow<'a, [u8]>),
+}
+
+/// An id as it was sent. Malformed ids are remembered, not refused: only their span is rejected.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WireId<const N: usize> {
+    /// Nothing, or no bytes.
+    #[default]
+    Absent,
+    /// All bytes are zero, which OTLP calls invalid.
+    Zero,
+    /// Neither bytes of the right number nor hex digits of the right number.
+    Malformed,
+    Valid([u8; N]),
+}
+
+impl<const N: usize> WireId<N> {
+    /// An id from its bytes.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
+        if bytes.is_empty() {
+            return Self::Absent;
+        }
+        match <[u8; N]>::try_from(bytes) {
+            Ok(id) if id == [0; N] => Self::Zero,
+            Ok(id) => Self::Valid(id),
+            Err(_) => Self::Malformed,
+        }
+    }
+
+    /// An id from hex digits of either case.
+    pub(super) fn from_hex(text: &str) -> Self {
+        if text.is_empty() {
+            return Self::Absent;
+        }
+        let digits = text.as_bytes();
+        if digits.len() != 2 * N || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Self::Malformed;
+        }
+        let mut id = [0; N];
+        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+            let pair = std::str::from_utf8(pair).unwrap_or("0");
+            *byte = u8::from_str_radix(pair, 16).unwrap_or_default();
+        }
+        Self::from_bytes(&id)
+    }
+
+    /// The id as lower-case hex digits, if it is one.
+    pub(super) fn to_hex(self) -> Option<String> {
+        use std::fmt::Write;
+        let Self::Valid(id) = self else { return None };
+        Some(
+            id.iter()
+                .fold(String::with_capacity(2 * N), |mut hex, byte| {
+                    let _ = write!(hex, "{byte:02x}");
+                    hex
+                }),
+        )
+    }
+}
+
+/// Bounds on the number of things in one request: two bytes of protobuf can become a structure of
+/// hundreds, so a limit on bytes is not enough.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caps {
+    pub(super) resources: u32,
+    pub(super) scopes: u32,
+    pub(super) spans: u32,
+    /// Attributes, events and links.
+    pub(super) attributes: u32,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self {
+            resources: 10_000,
+            scopes: 10_000,
+            spans: 100_000,
+            attributes: 1_000_000,
+        }
+    }
+}
+
+/// Takes one from what is left of a cap.
+pub(super) fn take(left: &mut u32, what: &'static str) -> Result<(), DecodeError> {
+    *left = left.checked_sub(1).ok_or(DecodeError::TooMany(what))?;
+    Ok(())
+}
+
+/// Why a request can't be decoded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DecodeError {
+    #[error("malformed protobuf: {0}")]
+    Protobuf(&'static str),
+    #[error("malformed JSON: {0}")]
+    Json(String),
+    #[error("the request has too many {0}; send it in parts")]
+    TooMany(&'static str),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_exact_or_rejected() {
+        let check = |text: &str, expected: WireId<2>| assert_eq!(WireId::from_hex(text), expected);
+        check("aB01", WireId::Valid([0xab, 1]));
+        check("", WireId::Absent);
+        check("0000", WireId::Zero);
+        check("ab", WireId::Malformed);
+        check("0xab", WireId::Malformed);
+        check("qrs=", WireId::Malformed);
+        assert_eq!(WireId::Valid([0xab, 1]).to_hex().as_deref(), Some("ab01"));
+    }
+}

@@ -1,0 +1,21 @@
+//! xtrace's own log lines. They never hold a body, a header or a secret.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, LogFormat};
+
+/// Writes log lines to standard error from now on; `RUST_LOG` chooses which (default `info`).
+pub fn init(format: LogFormat) {
+    let chosen = config::environment("RUST_LOG").unwrap_or_else(|| "info".to_owned());
+    let filter = EnvFilter::try_new(chosen).unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}

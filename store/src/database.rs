@@ -1,0 +1,147 @@
+//! The connection to Postgres: pools, migrations, and whether both are well.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::sync::watch;
+use xtrace_model::price::PriceList;
+
+use crate::StoreError;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
+/// How the store connects.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// A `postgres://` URL.
+    pub database_url: String,
+    /// The longest that one read may take before it is given up.
+    pub statement_timeout: Duration,
+    /// Connections for reads.
+    pub read_connections_max: u32,
+}
+
+impl Options {
+    /// The defaults for a database.
+    pub fn new(database_url: impl Into<String>) -> Self {
+        Self {
+            database_url: database_url.into(),
+            statement_timeout: Duration::from_secs(15),
+            read_connections_max: 8,
+        }
+    }
+}
+
+/// Whether the store can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// Migrations ran and Postgres answered.
+    Ready,
+    /// Not yet, or not any more; the reason in words that hold no secret.
+    NotReady(&'static str),
+}
+
+/// A handle on the database; clones share everything.
+#[derive(Clone)]
+pub struct Store {
+    read: PgPool,
+    write: PgPool,
+    migrated: Arc<watch::Sender<bool>>,
+}
+
+/// Writes only look up keys; a hash or merge join would read every partition for that.
+const WRITE_OPTIONS: [(&str, &str); 3] = [
+    ("jit", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+];
+
+impl Store {
+    /// Prepares pools; connects when first needed.
+    pub fn new(options: &Options) -> Result<Self, StoreError> {
+        let connect: PgConnectOptions = options.database_url.parse()?;
+        let connect = connect.application_name("xtrace");
+        let timeout_ms = options.statement_timeout.as_millis().to_string();
+        let read_options = connect.clone().options([
+            ("statement_timeout", timeout_ms.as_str()),
+            ("default_transaction_read_only", "on"),
+            ("jit", "off"),
+        ]);
+        let pool = |connections_max: u32| {
+            PgPoolOptions::new()
+                .max_connections(connections_max)
+                .acquire_timeout(Duration::from_secs(3))
+                .test_before_acquire(true)
+        };
+        Ok(Self {
+            read: pool(options.read_connections_max).connect_lazy_with(read_options),
+            write: pool(4).connect_lazy_with(connect.options(WRITE_OPTIONS)),
+            migrated: Arc::new(watch::Sender::new(false)),
+        })
+    }
+
+    /// Runs the migrations (under sqlx's advisory lock) and makes partitions for the days ahead.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        MIGRATIONS
+            .run(&self.write)
+            .await
+            .map_err(|error| match error {
+                sqlx::migrate::MigrateError::Execute(error) => error.into(),
+                other => StoreError::Internal(sqlx::Error::Migrate(Box::new(other))),
+            })?;
+        crate::partitions::make_ahead(self).await?;
+        self.migrated.send_replace(true);
+        Ok(())
+    }
+
+    /// Asks Postgres for a sign of life.
+    pub async fn readiness(&self) -> Readiness {
+        if !*self.migrated.borrow() {
+            return Readiness::NotReady(
+                "the database is not reached yet or its migrations have not run",
+            );
+        }
+        match sqlx::query("select 1").execute(&self.read).await {
+            Ok(_) => Readiness::Ready,
+            Err(_) => Readiness::NotReady("the database does not answer"),
+        }
+    }
+
+    /// Ends all connections.
+    pub async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+
+    pub(crate) fn read(&self) -> &PgPool {
+        &self.read
+    }
+
+    pub(crate) fn write(&self) -> &PgPool {
+        &self.write
+    }
+}
+
+/// The built-in price list.
+pub fn prices() -> &'static PriceList {
+    static PRICES: OnceLock<PriceList> = OnceLock::new();
+    PRICES.get_or_init(|| {
+        PriceList::parse(include_str!("../data/default-model-prices.json"))
+            .expect("the built-in price list is read by a test")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_built_in_price_list_is_sound() {
+        let model = super::prices().model("b9854a5c92dc496b997d99d21").unwrap();
+        assert_eq!(model.model_name, "gpt-4o-2024-05-13");
+        assert_eq!(
+            model.default_tier().unwrap().prices["input"].to_string(),
+            "0.000005"
+        );
+    }
+}

@@ -1,0 +1,69 @@
+//! What can go wrong between xtrace and its database, by what the caller can do about it.
+
+use std::time::Duration;
+
+/// A failed read or write.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The write queue is full; nothing was taken. Send again after the given time.
+    #[error("the write queue is full")]
+    Overloaded {
+        /// How long to wait.
+        retry_after: Duration,
+    },
+    /// Postgres can't be reached, is starting, or shuts down. Send again later.
+    #[error("the database is unavailable")]
+    Unavailable(#[source] Option<sqlx::Error>),
+    /// The query took longer than the statement timeout. Ask for less.
+    #[error("the query took too long")]
+    Timeout,
+    /// Postgres can't hold a value as it is; sending it again won't help.
+    #[error("the database refuses a value")]
+    Refused(#[source] sqlx::Error),
+    /// A mistake of ours.
+    #[error("a database query failed")]
+    Internal(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(Some(error)),
+            sqlx::Error::Database(database) => {
+                match database.code().unwrap_or_default().as_ref() {
+                    "57014" => Self::Timeout,
+                    // Connection, resources, operator intervention, system and rollback errors.
+                    code if ["08", "53", "57", "58", "40"]
+                        .contains(&code.get(..2).unwrap_or("")) =>
+                    {
+                        Self::Unavailable(Some(error))
+                    }
+                    // Data exceptions and exceeded program limits.
+                    code if ["22", "54"].contains(&code.get(..2).unwrap_or("")) => {
+                        Self::Refused(error)
+                    }
+                    _ => Self::Internal(error),
+                }
+            }
+            _ => Self::Internal(error),
+        }
+    }
+}
+
+impl StoreError {
+    /// The same failure for another caller of the same transaction; causes are logged once.
+    pub(crate) fn for_another(&self) -> Self {
+        match self {
+            Self::Overloaded { retry_after } => Self::Overloaded {
+                retry_after: *retry_after,
+            },
+            Self::Timeout => Self::Timeout,
+            Self::Refused(_) | Self::Internal(_) | Self::Unavailable(_) => Self::Unavailable(None),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Conditions on lists. Callers name columns and comparisons by enum and give values; this module
+//! alone turns them into SQL, and every value is bound.
+
+mod columns;
+
+use sqlx::{Postgres, QueryBuilder};
+use xtrace_model::{Micros, time};
+
+pub use columns::{Column, ColumnType, ObservationColumn, TraceColumn};
+
+/// One condition of a list; all of them must hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition<C> {
+    /// What is compared.
+    pub column: C,
+    /// The member of an object column: a metadata key, or a score's name.
+    pub key: Option<String>,
+    /// What it is compared with.
+    pub test: Test,
+}
+
+/// A comparison and its value. Unless said otherwise, a missing value never passes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Test {
+    /// Compares text.
+    Text(TextTest, String),
+    /// Compares a number.
+    Number(Order, f64),
+    /// Compares a time.
+    Time(Order, Micros),
+    /// Text is one of these, or none of these.
+    OneOf(Vec<String>, Negated),
+    /// An array holds any of these, or none of these.
+    Overlaps(Vec<String>, Negated),
+    /// An array holds all of these.
+    ContainsAll(Vec<String>),
+    /// A truth value, or its opposite.
+    Bool(bool),
+    /// There is no value, or there is one.
+    IsNull(Negated),
+}
+
+/// Whether a test asks for the opposite.
+pub type Negated = bool;
+
+/// How text is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextTest {
+    /// Equal, with case.
+    Equals,
+    /// Holds the text.
+    Contains,
+    /// Does not hold the text.
+    Lacks,
+    /// Begins with the text.
+    StartsWith,
+    /// Ends with the text.
+    EndsWith,
+}
+
+/// How numbers and times are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// `=`
+    Equal,
+    /// `>`
+    Greater,
+    /// `<`
+    Less,
+    /// `>=`
+    AtLeast,
+    /// `<=`
+    AtMost,
+}
+
+impl Order {
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Equal => " = ",
+            Self::Greater => " > ",
+            Self::Less => " < ",
+            Self::AtLeast => " >= ",
+            Self::AtMost => " <= ",
+        }
+    }
+}
+
+impl<C: Column> Condition<C> {
+    /// A condition on a plain column.
+    pub fn new(column: C, test: Test) -> Self {
+        Self {
+            column,
+            key: None,
+            test,
+        }
+    }
+
+    /// Text equal to a value.
+    pub fn equals(column: C, value: impl Into<String>) -> Self {
+        Self::new(column, Test::Text(TextTest::Equals, value.into()))
+    }
+}
+
+type Sql = QueryBuilder<Postgres>;
+
+/// Appends ` and <condition>` for each condition.
+pub(crate) fn push_all<C: Column>(sql: &mut Sql, conditions: &[Condition<C>]) {
+    for condition in conditions {
+        sql.push(" and ");
+        push(sql, condition);
+    }
+}
+
+fn push<C: Column>(sql: &mut Sql, condition: &Condition<C>) {
+    if let Some(score) = condition.column.score_source() {
+        return push_score(sql, condition, score);
+    }
+    if let Some(indexed) = condition.column.indexed_prefix()
+        && let Test::Text(TextTest::Equals, value) = &condition.test
+    {
+        // The index holds 200 characters: an index entry must stay below 2.7 kB.
+        sql.push(indexed)
+            .push(" = left(")
+            .push_bind(value.clone())
+            .push(", 200) and ");
+    }
+    push_test(
+        sql,
+        condition.column.sql(),
+        condition.key.as_deref(),
+        &condition.test,
+    );
+}
+
+/// `expression` alone, or its member `key` as text.
+fn push_operand(sql: &mut Sql, expression: &str, key: Option<&str>) {
+    sql.push(expression);
+    if let Some(key) = key {
+        sql.push(" ->> ").push_bind(key.to_owned());
+    }
+}
+
+fn push_test(sql: &mut Sql, expression: &str, key: Option<&str>, test: &Test) {
+    sql.push("(");
+    match test {
+        Test::Text(how, value) => push_text(sql, expression, key, *how, value),
+        Test::Number(order, value) => {
+            push_operand(sql, expression, key);
+            sql.push(order.sql()).push_bind(*value);
+        }
+        Test::Time(order, value) => {
+            push_operand(sql, expression, key);
+            sql.push(order.sql()).push_bind(time::to_utc(*value));
+        }
+        Test::OneOf(values, negated) => {
+            push_operand(sql, expression, key);
+            sql.push(if *negated { " <> all(" } else { " = any(" });
+            sql.push_bind(values.clone()).push(")");
+        }
+        Test::Overlaps(values, negated) => {
+            sql.push(if *negated { "not " } else { "" });
+            push_operand(sql, expression, key);
+            sql.push(" && ").push_bind(values.clone());
+        }
+        Test::ContainsAll(values) => {
+            push_operand(sql, expression, key);
+            sql.push(" @> ").push_bind(values.clone());
+        }
+        Test::Bool(value) => {
+            push_operand(sql, expression, key);
+            sql.push(" = ").push_bind(*value);
+        }
+        Test::IsNull(negated) => {
+            push_operand(sql, expression, key);
+            sql.push(if *negated { " is not null" } else { " is null" });
+        }
+    }
+    sql.push(")");
+}
+
+/// `strpos` and friends take the text as it is: no pattern characters to escape.
+fn push_text(sql: &mut Sql, expression: &str, key: Option<&str>, how: TextTest, value: &str) {
+    let value = value.to_owned();
+    match how {
+        TextTest::Equals => {
+            push_operand(sql, expression, key);
+            sql.push(" = ").push_bind(value);
+        }
+        TextTest::Contains | TextTest::Lacks => {
+            sql.push("strpos(");
+            push_operand(sql, expression, key);
+            sql.push(", ").push_bind(value);
+            sql.push(if how == TextTest::Contains {
+                ") > 0"
+            } else {
+                ") = 0"
+            });
+        }
+        TextTest::StartsWith => {
+            sql.push("starts_with(");
+            push_operand(sql, expression, key);
+            sql.push(", ").push_bind(value).push(")");
+        }
+        TextTest::EndsWith => {
+            sql.push("right(");
+            push_operand(sql, expression, key);
+            sql.push(", length(")
+                .push_bind(value.clone())
+                .push("::text)) = ")
+                .push_bind(value);
+        }
+    }
+}
+
+/// A condition on scores holds when any score of that name satisfies it; "none of" when none does.
+fn push_score<C: Column>(sql: &mut Sql, condition: &Condition<C>, source: ScoreSource) {
+    let (wanted, negated) = match &condition.test {
+        Test::OneOf(values, negated) => (Test::OneOf(values.clone(), false), *negated),
+        Test::IsNull(negated) => (Test::IsNull(true), !*negated),
+        other => (other.clone(), false),
+    };
+    sql.push(if negated { "not " } else { "" });
+    sql.push(
+        "exists (select 1 from scores s where s.project_id = t.project_id and s.trace_id = t.id",
+    );
+    sql.push(source.condition());
+    if let Some(name) = &condition.key {
+        sql.push(" and s.name = ").push_bind(name.clone());
+    }
+    sql.push(" and ");
+    push_test(sql, source.sql(), None, &wanted);
+    sql.push(")");
+}
+
+/// Which scores a column looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScoreSource {
+    /// Numbers of numeric and boolean scores.
+    Numbers,
+    /// Labels of categorical scores.
+    Categories,
+    /// Truth values.
+    Booleans,
+}
+
+impl ScoreSource {
+    fn condition(self) -> &'static str {
+        match self {
+            Self::Numbers => " and s.data_type in ('NUMERIC', 'BOOLEAN')",
+            Self::Categories => " and s.data_type = 'CATEGORICAL'",
+            Self::Booleans => " and s.data_type = 'BOOLEAN'",
+        }
+    }
+
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Numbers => "s.value",
+            Self::Categories => "s.string_value",
+            Self::Booleans => "(s.value = 1)",
+        }
+    }
+}

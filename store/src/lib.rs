@@ -1,0 +1,28 @@
+//! What xtrace remembers: the only crate that speaks SQL.
+//!
+//! - [`Store`]: a cheap handle on the database: connect, migrate, ping.
+//! - [`writer`]: takes batches, commits them, and only then says so.
+//! - [`traces`], [`observations`], [`scores`], [`daily`], [`metrics`], [`keys`], [`recent`]: reads, one entity each.
+//! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
+//! - [`partitions`], [`maintenance`]: day partitions ahead of time, and retention behind it.
+
+pub mod daily;
+mod database;
+mod error;
+pub mod filter;
+pub mod keys;
+pub mod maintenance;
+pub mod metrics;
+pub mod observations;
+pub mod page;
+mod partitions;
+pub mod recent;
+pub mod scores;
+mod stored;
+pub mod traces;
+pub mod writer;
+
+pub use database::{Options, Readiness, Store, prices};
+pub use error::StoreError;
+pub use page::Page;
+pub use writer::{Writer, WriterLimits};

@@ -1,0 +1,159 @@
+//! Reads of observations.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use sqlx::types::Json;
+use sqlx::{Postgres, QueryBuilder};
+use xtrace_model::ProjectId;
+
+use crate::filter::{self, Condition, ObservationColumn};
+use crate::page::{Page, Paged};
+use crate::traces::TraceView;
+use crate::{Store, StoreError};
+
+/// An observation as readers see it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+#[expect(
+    missing_docs,
+    reason = "columns of the table `observations`, see migrations/0002_traces.sql"
+)]
+pub struct ObservationView {
+    pub trace_id: String,
+    pub id: String,
+    pub start_time: DateTime<Utc>,
+    pub end_time: Option<DateTime<Utc>>,
+    pub completion_start_time: Option<DateTime<Utc>>,
+    pub parent_id: Option<String>,
+    pub r#type: String,
+    pub name: Option<String>,
+    pub level: String,
+    pub status_message: Option<String>,
+    pub version: Option<String>,
+    pub environment: String,
+    pub model: Option<String>,
+    /// JSON text.
+    pub model_parameters: Option<String>,
+    pub prompt_name: Option<String>,
+    pub prompt_version: Option<i32>,
+    pub usage_details: Option<Json<BTreeMap<String, i64>>>,
+    pub input_usage: Option<i64>,
+    pub output_usage: Option<i64>,
+    pub total_usage: Option<i64>,
+    pub cost_details: Option<Json<BTreeMap<String, f64>>>,
+    pub input_cost: Option<f64>,
+    pub output_cost: Option<f64>,
+    pub total_cost: Option<f64>,
+    pub model_id: Option<String>,
+    pub tier_id: Option<String>,
+    pub tier_name: Option<String>,
+    pub input: Option<String>,
+    pub output: Option<String>,
+    /// JSON text.
+    pub metadata: Option<String>,
+    pub metadata_decoded: bool,
+    /// JSON text.
+    pub tool_definitions: Option<String>,
+    /// JSON text.
+    pub otel: Option<String>,
+    /// JSON text of `xtrace_model::observation::Sent`.
+    pub sent: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+const COLUMNS: &str = "o.trace_id, o.id, o.start_time, o.end_time, o.completion_start_time, \
+    o.parent_id, o.type, o.name, o.level, o.status_message, o.version, o.environment, o.model, \
+    o.model_parameters, o.prompt_name, o.prompt_version, o.usage_details, o.input_usage, \
+    o.output_usage, o.total_usage, o.cost_details, o.input_cost, o.output_cost, o.total_cost, \
+    o.model_id, o.tier_id, o.tier_name, o.input, o.output, o.metadata::text as metadata, \
+    o.metadata_decoded, o.tool_definitions, o.otel, o.sent, o.created_at, o.updated_at";
+
+/// A page of observations, newest first.
+pub async fn list(
+    store: &Store,
+    project: &ProjectId,
+    conditions: &[Condition<ObservationColumn>],
+    page: Page,
+) -> Result<Paged<ObservationView>, StoreError> {
+    let mut count = QueryBuilder::new("select count(*)");
+    push_from(&mut count, project, conditions);
+    let total: i64 = count.build_query_scalar().fetch_one(store.read()).await?;
+
+    let mut rows = QueryBuilder::new("select ");
+    rows.push(COLUMNS);
+    push_from(&mut rows, project, conditions);
+    rows.push(" order by o.start_time desc, o.trace_id desc, o.id desc limit ")
+        .push_bind(page.limit);
+    rows.push(" offset ").push_bind(page.offset());
+    let rows = rows.build_query_as().fetch_all(store.read()).await?;
+    Ok(Paged { rows, total })
+}
+
+fn push_from(
+    sql: &mut QueryBuilder<Postgres>,
+    project: &ProjectId,
+    conditions: &[Condition<ObservationColumn>],
+) {
+    sql.push(" from observations o");
+    if conditions
+        .iter()
+        .any(|condition| condition.column.is_of_trace())
+    {
+        sql.push(" join traces t on t.project_id = o.project_id and t.id = o.trace_id");
+    }
+    sql.push(" where o.project_id = ")
+        .push_bind(project.as_str().to_owned());
+    filter::push_all(sql, conditions);
+}
+
+/// The observation of that id that began last, if several traces have one.
+pub async fn find(
+    store: &Store,
+    project: &ProjectId,
+    id: &str,
+) -> Result<Option<ObservationView>, StoreError> {
+    let mut sql = QueryBuilder::new("select ");
+    sql.push(COLUMNS)
+        .push(" from observations o where o.project_id = ");
+    sql.push_bind(project.as_str().to_owned())
+        .push(" and o.id = ")
+        .push_bind(id.to_owned());
+    sql.push(" order by o.start_time desc, o.trace_id limit 1");
+    Ok(sql.build_query_as().fetch_optional(store.read()).await?)
+}
+
+/// Bytes of input and output of a trace's observations.
+pub async fn payload_bytes(
+    store: &Store,
+    project: &ProjectId,
+    trace: &TraceView,
+) -> Result<i64, StoreError> {
+    let mut sql = QueryBuilder::new(
+        "select coalesce(sum(coalesce(octet_length(o.input), 0) + coalesce(octet_length(o.output), 0)), 0)::bigint",
+    );
+    push_of_trace(&mut sql, project, trace);
+    Ok(sql.build_query_scalar().fetch_one(store.read()).await?)
+}
+
+/// All observations of a trace, in order of their start.
+pub async fn of_trace(
+    store: &Store,
+    project: &ProjectId,
+    trace: &TraceView,
+) -> Result<Vec<ObservationView>, StoreError> {
+    let mut sql = QueryBuilder::new("select ");
+    sql.push(COLUMNS);
+    push_of_trace(&mut sql, project, trace);
+    sql.push(" order by o.start_time, o.id");
+    Ok(sql.build_query_as().fetch_all(store.read()).await?)
+}
+
+fn push_of_trace(sql: &mut QueryBuilder<Postgres>, project: &ProjectId, trace: &TraceView) {
+    sql.push(" from observations o where o.project_id = ")
+        .push_bind(project.as_str().to_owned());
+    sql.push(" and o.trace_id = ").push_bind(trace.id.clone());
+    sql.push(" and o.start_time between ")
+        .push_bind(trace.first_start);
+    sql.push(" and ").push_bind(trace.last_start);
+}

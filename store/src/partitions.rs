@@ -1,0 +1,190 @@
+//! Day partitions of `observations` and `metric_points`, made before rows need them.
+//!
+//! Rows whose day has no partition lie in the default one. Wild clocks can't make partitions: only
+//! days from [`DAYS_BACK_MAX`] ago to [`DAYS_AHEAD`] ahead get one.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use xtrace_model::time;
+
+use crate::{Store, StoreError};
+
+/// Days ahead of today that have a partition at all times.
+pub(crate) const DAYS_AHEAD: i64 = 7;
+/// Days back from today that get a partition when a row needs it.
+const DAYS_BACK_MAX: i64 = 90;
+/// Names the lock under which partitions are made and dropped.
+const LOCK: i64 = 0x7874_7261_6365_0001;
+
+/// A table with day partitions, and the column that they divide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Partitioned {
+    Observations,
+    MetricPoints,
+}
+
+impl Partitioned {
+    pub(crate) fn table(self) -> &'static str {
+        match self {
+            Self::Observations => "observations",
+            Self::MetricPoints => "metric_points",
+        }
+    }
+
+    pub(crate) fn column(self) -> &'static str {
+        match self {
+            Self::Observations => "start_time",
+            Self::MetricPoints => "ts",
+        }
+    }
+
+    fn partition(self, day: i64) -> String {
+        format!("{}_{}", self.table(), date(day).format("%Y%m%d"))
+    }
+}
+
+fn date(day: i64) -> DateTime<Utc> {
+    time::to_utc(day.saturating_mul(time::DAY))
+}
+
+/// Makes partitions for today and the days ahead.
+pub(crate) async fn make_ahead(store: &Store) -> Result<(), StoreError> {
+    let today = time::day_of(time::from_utc(Utc::now()));
+    let mut connection = store.write().acquire().await?;
+    for table in [Partitioned::Observations, Partitioned::MetricPoints] {
+        let days: BTreeSet<i64> = (today - 1..=today + DAYS_AHEAD).collect();
+        make(&mut connection, table, &days).await?;
+    }
+    Ok(())
+}
+
+/// The days that deserve a partition, of those that rows fall on.
+pub(crate) fn worthy(days: impl Iterator<Item = i64>, now: DateTime<Utc>) -> BTreeSet<i64> {
+    let today = time::day_of(time::from_utc(now));
+    days.filter(|day| (today - DAYS_BACK_MAX..=today + 1).contains(day))
+        .collect()
+}
+
+/// Makes the partitions that are missing. Rows of their day that wait in the default partition
+/// move along, or Postgres would refuse the new one.
+pub(crate) async fn make(
+    connection: &mut PgConnection,
+    table: Partitioned,
+    days: &BTreeSet<i64>,
+) -> Result<(), StoreError> {
+    let missing = missing(connection, table, days).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut transaction = connection.begin().await?;
+    sqlx::query("select pg_advisory_xact_lock($1)")
+        .bind(LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    let days: BTreeSet<i64> = missing.into_iter().collect();
+    for day in self::missing(&mut transaction, table, &days).await? {
+        make_one(&mut transaction, table, day).await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn missing(
+    connection: &mut PgConnection,
+    table: Partitioned,
+    days: &BTreeSet<i64>,
+) -> Result<Vec<i64>, StoreError> {
+    let names: Vec<String> = days.iter().map(|day| table.partition(*day)).collect();
+    let found: Vec<String> = sqlx::query_scalar(
+        "select name from unnest($1::text[]) name where to_regclass(name) is not null",
+    )
+    .bind(&names)
+    .fetch_all(connection)
+    .await?;
+    Ok(days
+        .iter()
+        .copied()
+        .filter(|day| !found.contains(&table.partition(*day)))
+        .collect())
+}
+
+async fn make_one(
+    connection: &mut PgConnection,
+    table: Partitioned,
+    day: i64,
+) -> Result<(), StoreError> {
+    let (name, parent, column) = (table.partition(day), table.table(), table.column());
+    let (from, to) = (date(day).to_rfc3339(), date(day + 1).to_rfc3339());
+    let statements = [
+        format!("create table {name} (like {parent} including all)"),
+        format!(
+            "with moved as (delete from {parent}_default
+              where {column} >= '{from}' and {column} < '{to}' returning *)
+             insert into {name} select * from moved"
+        ),
+        format!(
+            "alter table {parent} attach partition {name} for values from ('{from}') to ('{to}')"
+        ),
+    ];
+    for statement in statements {
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Drops partitions of days before `first_kept`, and older rows of the default partition.
+pub(crate) async fn drop_before(
+    store: &Store,
+    table: Partitioned,
+    first_kept: i64,
+) -> Result<u64, StoreError> {
+    let mut connection = store.write().acquire().await?;
+    let names: Vec<String> = sqlx::query_scalar(
+        "select c.relname::text from pg_inherits i
+           join pg_class c on c.oid = i.inhrelid
+          where i.inhparent = to_regclass($1)",
+    )
+    .bind(table.table())
+    .fetch_all(&mut *connection)
+    .await?;
+    let oldest = table.partition(first_kept);
+    let is_day = |name: &&String| name.len() == oldest.len() && !name.ends_with("default");
+    let mut dropped = 0;
+    for name in names.iter().filter(is_day).filter(|name| **name < oldest) {
+        sqlx::query(AssertSqlSafe(format!("drop table {name}")))
+            .execute(&mut *connection)
+            .await?;
+        dropped += 1;
+    }
+    let (parent, column) = (table.table(), table.column());
+    sqlx::query(AssertSqlSafe(format!(
+        "delete from {parent}_default where {column} < $1"
+    )))
+    .bind(date(first_kept))
+    .execute(&mut *connection)
+    .await?;
+    Ok(dropped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wild_clocks_make_no_partitions() {
+        let now = date(20_000);
+        let days = [0, 19_909, 19_910, 20_000, 20_001, 20_002, i64::MAX];
+        assert_eq!(
+            worthy(days.into_iter(), now),
+            BTreeSet::from([19_910, 20_000, 20_001])
+        );
+        assert_eq!(
+            Partitioned::Observations.partition(20_000),
+            "observations_20241004"
+        );
+    }
+}

@@ -1,0 +1,254 @@
+//! Documents as rows: what a trace or an observation looks like in the database, and back.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::types::Json;
+use xtrace_model::observation::{Kind, Level};
+use xtrace_model::register::Extent;
+use xtrace_model::usage::{Costs, Usage};
+use xtrace_model::{
+    Micros, Observation, ObservationId, Register, Stamps, Trace, TraceId, Tree, time,
+};
+
+/// What merging further parts needs beyond the visible columns, as JSON text.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct MergeState {
+    #[serde(rename = "s", default)]
+    pub(crate) stamps: Stamps,
+    /// The metadata, unless it is the visible value with one stamp.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    metadata: Option<Tree>,
+    /// The same for the values that beat computed ones.
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    sent: Option<Tree>,
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    root_metadata: Option<Value>,
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    resource_metadata: Option<Tree>,
+    /// The end as sent, where the visible one is not before the start and so differs.
+    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
+    sent_end: Option<Micros>,
+}
+
+impl MergeState {
+    pub(crate) fn of_trace(trace: &Trace) -> Self {
+        Self {
+            stamps: trace.stamps(),
+            metadata: Some(trace.metadata.clone()).filter(|tree| !tree.is_empty()),
+            root_metadata: trace.root_metadata.get().cloned(),
+            resource_metadata: Some(trace.resource_metadata.clone())
+                .filter(|tree| !tree.is_empty()),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn of_observation(observation: &Observation) -> Self {
+        let mixed = |tree: &Tree| tree.uniform_stamp().is_none().then(|| tree.clone());
+        Self {
+            stamps: observation.stamps(),
+            metadata: mixed(&observation.metadata),
+            sent: mixed(&observation.sent),
+            sent_end: observation
+                .end
+                .copied()
+                .filter(|end| Some(*end) != observation.ends()),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("stamps and JSON values serialise")
+    }
+
+    fn parse(text: &str) -> Self {
+        // A state that this program can't read is as good as none: the visible values stay, and
+        // whatever is sent next replaces them field by field.
+        serde_json::from_str(text).unwrap_or_default()
+    }
+}
+
+/// A trace's row, whole.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(crate) struct TraceRow {
+    pub(crate) project_id: String,
+    pub(crate) id: String,
+    sent_timestamp: Option<DateTime<Utc>>,
+    pub(crate) first_start: Option<DateTime<Utc>>,
+    pub(crate) last_start: Option<DateTime<Utc>>,
+    last_end: Option<DateTime<Utc>>,
+    name: Option<String>,
+    user_id: Option<String>,
+    session_id: Option<String>,
+    release: Option<String>,
+    version: Option<String>,
+    environment: String,
+    external_id: Option<String>,
+    public: Option<bool>,
+    bookmarked: Option<bool>,
+    tags: Vec<String>,
+    metadata_decoded: bool,
+    input: Option<String>,
+    output: Option<String>,
+    sent_latency: Option<f64>,
+    sent_total_cost: Option<f64>,
+    merge_state: String,
+    pub(crate) created_at: DateTime<Utc>,
+}
+
+/// The columns of [`TraceRow`].
+pub(crate) const TRACE_COLUMNS: &str = "t.project_id, t.id, t.sent_timestamp, t.first_start, \
+    t.last_start, t.last_end, t.name, t.user_id, t.session_id, t.release, t.version, t.environment, \
+    t.external_id, t.public, t.bookmarked, t.tags, t.metadata_decoded, t.input, t.output, \
+    t.sent_latency, t.sent_total_cost, t.merge_state, t.created_at";
+
+fn micros(time: Option<DateTime<Utc>>) -> Option<i64> {
+    time.map(time::from_utc)
+}
+
+impl TraceRow {
+    /// The document; `None` if the row's id is none, which no write makes.
+    pub(crate) fn into_trace(self) -> Option<Trace> {
+        let state = MergeState::parse(&self.merge_state);
+        let stamps = &state.stamps;
+        Some(Trace {
+            id: TraceId::parse(self.id).ok()?,
+            timestamp: Register::restore(micros(self.sent_timestamp), stamps, "timestamp"),
+            name: Register::restore(self.name, stamps, "name"),
+            user_id: Register::restore(self.user_id, stamps, "user_id"),
+            session_id: Register::restore(self.session_id, stamps, "session_id"),
+            release: Register::restore(self.release, stamps, "release"),
+            version: Register::restore(self.version, stamps, "version"),
+            environment: Register::restore(Some(self.environment), stamps, "environment"),
+            external_id: Register::restore(self.external_id, stamps, "external_id"),
+            public: Register::restore(self.public, stamps, "public"),
+            bookmarked: Register::restore(self.bookmarked, stamps, "bookmarked"),
+            input: Register::restore(self.input, stamps, "input"),
+            output: Register::restore(self.output, stamps, "output"),
+            sent_latency: Register::restore(self.sent_latency, stamps, "sent_latency"),
+            sent_total_cost: Register::restore(self.sent_total_cost, stamps, "sent_total_cost"),
+            root_metadata: Register::restore(state.root_metadata, stamps, "root_metadata"),
+            tags: BTreeSet::from_iter(self.tags),
+            metadata: state.metadata.unwrap_or_default(),
+            resource_metadata: state.resource_metadata.unwrap_or_default(),
+            metadata_decoded: self.metadata_decoded,
+            extent: Extent {
+                first: micros(self.first_start),
+                last_start: micros(self.last_start),
+                last: micros(self.last_end),
+            },
+        })
+    }
+}
+
+/// An observation's row, without what is computed from it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(crate) struct ObservationRow {
+    pub(crate) project_id: String,
+    trace_id: String,
+    id: String,
+    pub(crate) start_time: DateTime<Utc>,
+    end_time: Option<DateTime<Utc>>,
+    completion_start_time: Option<DateTime<Utc>>,
+    parent_id: Option<String>,
+    r#type: String,
+    name: Option<String>,
+    level: String,
+    status_message: Option<String>,
+    version: Option<String>,
+    environment: String,
+    model: Option<String>,
+    model_parameters: Option<String>,
+    prompt_name: Option<String>,
+    prompt_version: Option<i32>,
+    usage_details: Option<Json<Usage>>,
+    sent_costs: Option<Json<Costs>>,
+    input: Option<String>,
+    output: Option<String>,
+    metadata: Option<Json<Value>>,
+    metadata_decoded: bool,
+    tool_definitions: Option<String>,
+    otel: Option<String>,
+    sent: Option<String>,
+    merge_state: String,
+    pub(crate) created_at: DateTime<Utc>,
+}
+
+/// The columns of [`ObservationRow`].
+pub(crate) const OBSERVATION_COLUMNS: &str = "o.project_id, o.trace_id, o.id, o.start_time, \
+    o.end_time, o.completion_start_time, o.parent_id, o.type, o.name, o.level, o.status_message, \
+    o.version, o.environment, o.model, o.model_parameters, o.prompt_name, o.prompt_version, \
+    o.usage_details, o.sent_costs, o.input, o.output, o.metadata, o.metadata_decoded, \
+    o.tool_definitions, o.otel, o.sent, o.merge_state, o.created_at";
+
+impl ObservationRow {
+    /// The document; `None` if the row's ids are none, which no write makes.
+    pub(crate) fn into_observation(self) -> Option<Observation> {
+        let state = MergeState::parse(&self.merge_state);
+        let stamps = &state.stamps;
+        let tree = |mixed: Option<Tree>, value: Option<Value>, field: &str| {
+            let uniform = || value.map(|value| Tree::new(value, stamps.of(field)));
+            mixed.or_else(uniform).unwrap_or_default()
+        };
+        let metadata = tree(
+            state.metadata,
+            self.metadata.map(|value| value.0),
+            "metadata",
+        );
+        let sent = self.sent.and_then(|text| serde_json::from_str(&text).ok());
+        let sent = tree(state.sent, sent, "sent");
+        let kind = Kind::parse(&self.r#type).unwrap_or(Kind::Span);
+        let level = Level::parse(&self.level).unwrap_or(Level::Default);
+        Some(Observation {
+            trace_id: TraceId::parse(self.trace_id).ok()?,
+            id: ObservationId::parse(self.id).ok()?,
+            start: Register::restore(micros(Some(self.start_time)), stamps, "start"),
+            end: Register::restore(state.sent_end.or(micros(self.end_time)), stamps, "end"),
+            completion_start: Register::restore(
+                micros(self.completion_start_time),
+                stamps,
+                "completion_start",
+            ),
+            parent_id: Register::restore(self.parent_id, stamps, "parent_id"),
+            kind: Register::restore(Some(kind), stamps, "kind"),
+            name: Register::restore(self.name, stamps, "name"),
+            level: Register::restore(Some(level), stamps, "level"),
+            status_message: Register::restore(self.status_message, stamps, "status_message"),
+            version: Register::restore(self.version, stamps, "version"),
+            environment: Register::restore(Some(self.environment), stamps, "environment"),
+            model: Register::restore(self.model, stamps, "model"),
+            model_parameters: Register::restore(self.model_parameters, stamps, "model_parameters"),
+            prompt_name: Register::restore(self.prompt_name, stamps, "prompt_name"),
+            prompt_version: Register::restore(self.prompt_version, stamps, "prompt_version"),
+            usage: Register::restore(self.usage_details.map(|usage| usage.0), stamps, "usage"),
+            sent_costs: Register::restore(
+                self.sent_costs.map(|costs| costs.0),
+                stamps,
+                "sent_costs",
+            ),
+            input: Register::restore(self.input, stamps, "input"),
+            output: Register::restore(self.output, stamps, "output"),
+            tool_definitions: Register::restore(self.tool_definitions, stamps, "tool_definitions"),
+            otel: Register::restore(self.otel, stamps, "otel"),
+            sent,
+            metadata,
+            metadata_decoded: self.metadata_decoded,
+        })
+    }
+}
+
+/// Sum over the kinds of unit whose name contains `word`, in any case; `None` without such a kind.
+pub(crate) fn sum_like<T: Copy + std::iter::Sum<T>>(
+    units: &std::collections::BTreeMap<String, T>,
+    word: &str,
+) -> Option<T> {
+    let matching = || {
+        units
+            .iter()
+            .filter(|(kind, _)| kind.to_ascii_lowercase().contains(word))
+    };
+    matching().next()?;
+    Some(matching().map(|(_, units)| *units).sum())
+}

@@ -1,0 +1,167 @@
+//! Real SDKs from their registries against the server; `scripts/test` makes their environments.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::harness::{PUBLIC_KEY, SECRET_KEY, TOKEN, Xtrace};
+
+/// A program of `target/clients`.
+fn program(path: &str) -> PathBuf {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target/clients")
+        .join(path);
+    assert!(
+        program.exists(),
+        "{} is missing; scripts/test makes it",
+        program.display()
+    );
+    program
+}
+
+/// A script of `tests/clients`.
+fn script(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/clients")
+        .join(path)
+}
+
+/// Runs a client to its end; it must succeed. Returns the last line that it printed.
+async fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (said, complained) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}\n{complained}");
+    said.lines().last().unwrap_or_default().to_owned()
+}
+
+fn named<'a>(trace: &'a Value, name: &str) -> &'a Value {
+    let observations = trace["observations"].as_array().unwrap();
+    observations
+        .iter()
+        .find(|observation| observation["name"] == name)
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_otel_python_sdk_exports_gzipped_protobuf() {
+    let xtrace = Xtrace::start().await;
+    let mut python = Command::new(program("otel-python/bin/python"));
+    python
+        .arg(script("otel-python/export.py"))
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &xtrace.url)
+        // Percent-encoded, as OpenTelemetry's specification wants it.
+        .env(
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            format!("authorization=Bearer%20{TOKEN}"),
+        );
+    let trace_id = run(&mut python).await;
+    let (_, trace) = xtrace.get(&format!("/api/public/traces/{trace_id}")).await;
+    assert_eq!(trace["observations"].as_array().unwrap().len(), 602);
+    assert_eq!(
+        (&trace["userId"], &trace["environment"]),
+        (&json!("ada"), &json!("staging"))
+    );
+    let chat = named(&trace, "chat gpt-4o");
+    assert_eq!(chat["parentObservationId"], named(&trace, "handle")["id"]);
+    assert_eq!(
+        (&chat["type"], &chat["totalTokens"]),
+        (&json!("GENERATION"), &json!(15))
+    );
+    assert_eq!(chat["input"], json!([{"role": "user", "content": "hi"}]));
+    assert_eq!(
+        chat["metadata"]["otel"]["links"][0]["attributes"],
+        json!({"why": "test"})
+    );
+    assert!((chat["calculatedTotalCost"].as_f64().unwrap() - 0.000_075).abs() < 1e-12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_otel_js_sdk_exports_json() {
+    let xtrace = Xtrace::start().await;
+    // Modules are found beside the script.
+    let dir = program("otel-js/node_modules").parent().unwrap().to_owned();
+    std::fs::copy(script("otel-js/export.mjs"), dir.join("export.mjs")).unwrap();
+    let mut node = Command::new("node");
+    node.arg(dir.join("export.mjs"))
+        .env("XTRACE_URL", &xtrace.url)
+        .env("XTRACE_AUTHORIZATION", format!("Bearer {TOKEN}"));
+    let trace_id = run(&mut node).await;
+    let (_, trace) = xtrace.get(&format!("/api/public/traces/{trace_id}")).await;
+    assert_eq!(trace["sessionId"], "s-js");
+    let chat = named(&trace, "chat gpt-4o");
+    assert_eq!(chat["parentObservationId"], named(&trace, "handle")["id"]);
+    assert_eq!(
+        (&chat["level"], &chat["statusMessage"]),
+        (&json!("ERROR"), &json!("tool failed"))
+    );
+    assert_eq!(
+        chat["output"],
+        json!([{"role": "assistant", "content": "yo"}])
+    );
+    assert_eq!(
+        chat["usageDetails"],
+        json!({"input": 10, "output": 5, "total": 15})
+    );
+    assert_eq!(chat["metadata"]["otel"]["events"][0]["name"], "first token");
+}
+
+async fn langfuse_python(environment: &str) -> Value {
+    let xtrace = Xtrace::start().await;
+    let mut python = Command::new(program(&format!("{environment}/bin/python")));
+    python
+        .arg(script("langfuse-python/trace.py"))
+        .env("LANGFUSE_HOST", &xtrace.url)
+        .env("LANGFUSE_BASE_URL", &xtrace.url)
+        .env("LANGFUSE_PUBLIC_KEY", PUBLIC_KEY)
+        .env("LANGFUSE_SECRET_KEY", SECRET_KEY);
+    let trace_id = run(&mut python).await;
+    let (status, trace) = xtrace.get(&format!("/api/public/traces/{trace_id}")).await;
+    assert_eq!(status, 200, "{trace}");
+    assert_eq!(trace["userId"], "ada");
+    assert_eq!(trace["sessionId"], "s-1");
+    assert_eq!(trace["tags"], json!(["a", "b"]));
+    assert_eq!(trace["name"], "handle");
+    assert_eq!(
+        (&trace["input"], &trace["output"]),
+        (&json!({"q": "hi"}), &json!({"a": "hello"}))
+    );
+    assert_eq!(trace["metadata"]["tier"], "gold");
+    let (retrieve, llm) = (named(&trace, "retrieve"), named(&trace, "llm"));
+    assert_eq!(
+        retrieve["parentObservationId"],
+        named(&trace, "handle")["id"]
+    );
+    assert_eq!(llm["parentObservationId"], retrieve["id"]);
+    assert_eq!(
+        (&retrieve["type"], &llm["type"]),
+        (&json!("RETRIEVER"), &json!("GENERATION"))
+    );
+    assert_eq!(
+        llm["usageDetails"],
+        json!({"input": 10, "output": 5, "total": 15})
+    );
+    assert_eq!(llm["modelParameters"], json!({"temperature": 0.2}));
+    assert_eq!(retrieve["metadata"]["count"], 1);
+    retrieve["metadata"]["text"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn langfuse_python_3_traces_and_checks_its_keys() {
+    // 3.x sends texts as they are, and readers take them for JSON.
+    assert_eq!(langfuse_python("langfuse-3").await, json!(123));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn langfuse_python_5_traces_and_keeps_the_type_of_metadata() {
+    assert_eq!(langfuse_python("langfuse-5").await, json!("123"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_published_rust_client_works_unchanged() {
+    let xtrace = Xtrace::start().await;
+    let mut client = Command::new(program("published-rust/debug/published-client"));
+    run(client.arg(format!("{}/", xtrace.url)).arg(TOKEN)).await;
+}

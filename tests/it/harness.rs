@@ -1,0 +1,196 @@
+//! A real xtrace on a real Postgres: one Postgres for the whole run, one database for each server.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use chrono::Utc;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::sync::OnceCell;
+use xtrace::auth::hash_key_pair;
+use xtrace::config::{Cli, Command};
+use xtrace::embedded_postgres::EmbeddedPostgres;
+use xtrace::server::Server;
+use xtrace_model::ProjectId;
+use xtrace_store::{Options, Store, keys};
+
+pub(crate) const TOKEN: &str = "test-token";
+pub(crate) const PUBLIC_KEY: &str = "pk-lf-test";
+pub(crate) const SECRET_KEY: &str = "sk-lf-test";
+
+/// A running server of its own.
+pub(crate) struct Xtrace {
+    pub url: String,
+    pub store: Store,
+    pub database_url: String,
+    pub http: reqwest::Client,
+    pub server: Server,
+}
+
+/// The key pair of a project.
+#[derive(Clone)]
+pub(crate) struct Keys {
+    pub project: String,
+    pub public: String,
+    pub secret: String,
+}
+
+impl Xtrace {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts with more flags of `xtrace serve`.
+    pub(crate) async fn start_with(flags: &[&str]) -> Self {
+        Self::start_on(&new_database().await, flags).await
+    }
+
+    /// Starts on a database that is there.
+    pub(crate) async fn start_on(database_url: &str, flags: &[&str]) -> Self {
+        let fixed = [
+            "xtrace",
+            "serve",
+            "--bind-addr",
+            "127.0.0.1:0",
+            "--database-url",
+            database_url,
+            "--api-bearer-token",
+            TOKEN,
+            "--xtrace-public-key",
+            PUBLIC_KEY,
+            "--xtrace-secret-key",
+            SECRET_KEY,
+        ];
+        let unlimited: &[&str] = if flags.contains(&"--rate-limit-qps") {
+            &[]
+        } else {
+            &["--rate-limit-qps", "0"]
+        };
+        let line = fixed.iter().chain(unlimited).chain(flags).copied();
+        let Command::Serve(config) = Cli::try_from_arguments(line).unwrap().command else {
+            panic!()
+        };
+        let server = Server::start(config).await.unwrap();
+        Self {
+            url: format!("http://{}", server.address()),
+            store: Store::new(&Options::new(database_url)).unwrap(),
+            database_url: database_url.to_owned(),
+            http: reqwest::Client::new(),
+            server,
+        }
+    }
+
+    /// A request with the native token.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http
+            .request(method, format!("{}{path}", self.url))
+            .bearer_auth(TOKEN)
+    }
+
+    /// A request with a project's key pair.
+    pub(crate) fn request_as(&self, keys: &Keys, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        request.basic_auth(&keys.public, Some(&keys.secret))
+    }
+
+    /// Reads a path; status and body.
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
+        answer(self.request(Method::GET, path)).await
+    }
+
+    /// Posts JSON; status and body.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        answer(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// A project with a key pair of its own.
+    pub(crate) async fn project(&self, id: &str) -> Keys {
+        let project = ProjectId::parse(id).unwrap();
+        let keys = Keys {
+            project: id.to_owned(),
+            public: format!("pk-lf-{id}"),
+            secret: format!("sk-lf-{id}"),
+        };
+        keys::ensure_project(&self.store, &project, Utc::now())
+            .await
+            .unwrap();
+        let hash = hash_key_pair(&keys.public, &keys.secret);
+        keys::put(&self.store, &project, &keys.public, &hash, Utc::now())
+            .await
+            .unwrap();
+        keys
+    }
+
+    /// A connection to the server's database.
+    pub(crate) async fn sql(&self) -> PgConnection {
+        PgConnection::connect(&self.database_url).await.unwrap()
+    }
+}
+
+/// Sends a request; status and body (null if it is no JSON).
+pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let body = response.bytes().await.unwrap();
+    (status, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+/// A new, empty database in the run's Postgres.
+pub(crate) async fn new_database() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let name = format!(
+        "it_{}_{}",
+        std::process::id(),
+        NUMBER.fetch_add(1, Ordering::Relaxed)
+    );
+    let server = postgres().await;
+    let mut connection = PgConnection::connect(server).await.unwrap();
+    let statement = AssertSqlSafe(format!("create database {name} template template0"));
+    sqlx::query(statement)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    server.replace("/postgres?", &format!("/{name}?"))
+}
+
+/// The run's Postgres. It outlives the runtime of the test that started it; a watchdog stops it
+/// and removes its data when the run ends.
+async fn postgres() -> &'static str {
+    static POSTGRES: OnceCell<String> = OnceCell::const_new();
+    POSTGRES
+        .get_or_init(|| async {
+            let dir = temp_dir("it-postgres");
+            let postgres = EmbeddedPostgres::start(&dir, None).await.unwrap();
+            let url = postgres.database_url();
+            // Its tests restart it; here it just runs until the watchdog stops it.
+            std::mem::forget(postgres);
+            watch(&dir);
+            url
+        })
+        .await
+}
+
+/// A directory of this run that Postgres' own user can reach.
+pub(crate) fn temp_dir(name: &str) -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("xtrace-{name}-{}-{number}", std::process::id()))
+}
+
+/// Stops the Postgres under `dir` and removes it once this process is gone.
+pub(crate) fn watch(dir: &std::path::Path) {
+    const SCRIPT: &str = "while kill -0 $0 2>/dev/null; do sleep 0.3; done
+        pid=$(head -n 1 $1/postgres/data/postmaster.pid 2>/dev/null)
+        [ -n \"$pid\" ] && kill -INT $pid && while kill -0 $pid 2>/dev/null; do sleep 0.1; done
+        rm -rf $1";
+    std::process::Command::new("sh")
+        .args(["-c", SCRIPT, &std::process::id().to_string()])
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+}
