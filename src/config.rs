@@ -395,7 +395,7 @@ mod tests {
             "0",
             "RATE_LIMIT_BURST takes a whole number from 1",
         );
-        check("--rate-limit-qps", "-1", "RATE_LIMIT_QPS");
+        check("--rate-limit-qps", "many", "RATE_LIMIT_QPS");
         check("--database-url", "mysql://x", "DATABASE_URL takes a URL");
         check("--metrics-retention-days", "soon", "METRICS_RETENTION_DAYS");
         check(

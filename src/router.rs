@@ -1,8 +1,7 @@
 //! Every path of every dialect. Handlers are named where their path is; nothing is decided here.
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::Uri;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -20,9 +19,13 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/readyz", get(service::readyz))
         .with_state(gateway.clone());
 
-    let native = Router::new()
+    let otlp = Router::new()
         .route("/v1/traces", post(otlp::receive_traces))
         .route("/api/public/otel/v1/traces", post(otlp::receive_traces))
+        .method_not_allowed_fallback(otlp::method_not_allowed)
+        .with_state(gateway.clone());
+
+    let native = Router::new()
         .route("/v1/l/batch", post(native::receive_traces))
         .route("/v1/metrics/batch", post(native::receive_metrics))
         .route("/api/public/metrics/names", get(metrics::names))
@@ -36,7 +39,8 @@ pub fn router(gateway: Gateway) -> Router {
 
     let langfuse = xtrace_compat::router(gateway.store.clone());
 
-    let protected = native
+    let protected = otlp
+        .merge(native)
         .merge(langfuse)
         .fallback(not_found)
         .layer(from_fn_with_state(gateway.clone(), limits::limit_reads))
@@ -49,15 +53,13 @@ pub fn router(gateway: Gateway) -> Router {
 }
 
 /// Unknown paths answer in the shape of the dialect that they look like.
-async fn not_found(uri: Uri) -> Response {
-    let path = uri.path();
+async fn not_found(request: Request) -> Response {
+    if let Some(answer) = otlp::not_found(&request) {
+        return answer;
+    }
+    let path = request.uri().path();
     if path.starts_with("/api/public/") {
         return xtrace_compat::not_found();
     }
-    let hint = if path == "/" {
-        "/ (OTLP exporters post to /v1/traces)"
-    } else {
-        path
-    };
-    ApiError::NotFound(hint.to_owned()).into_response()
+    ApiError::NotFound(path.to_owned()).into_response()
 }

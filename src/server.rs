@@ -137,7 +137,7 @@ impl Server {
             served
         });
         if let Ok(served) = drained.await {
-            served.context("the HTTP server failed")??
+            served.context("the HTTP server failed")??;
         } else {
             tracing::warn!("some requests did not finish in time and were cut off, unacknowledged");
         }

@@ -36,9 +36,14 @@ pub(crate) fn metadata(json: Option<&str>, decoded: bool) -> Map<String, Value> 
         .and_then(|json| serde_json::from_str(json).ok())
         .unwrap_or_default();
     let shown = |value: Value| match value {
-        Value::String(text) if !decoded => {
-            serde_json::from_str(&text).map_or(Value::String(text), with_quoted_integers)
-        }
+        Value::String(text) if !decoded => match serde_json::from_str(&text) {
+            // What no reader can hold as a number stays text.
+            Ok(Value::Number(number)) if !number.as_f64().is_some_and(f64::is_finite) => {
+                Value::String(text)
+            }
+            Ok(parsed) => with_quoted_integers(parsed),
+            Err(_) => Value::String(text),
+        },
         other => with_quoted_integers(other),
     };
     members

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::register::{Extent, RANK_EXPLICIT, Register, Stamp};
 use crate::stamps::Stamps;
 use crate::time::Micros;
-use crate::tree::{Tree, overlay};
+use crate::tree::{OwnedTree, Tree, overlay};
 use crate::{TraceId, environment};
 
 /// What is known of a trace, whole or in part.
@@ -47,7 +47,7 @@ pub struct Trace {
     /// Cost in USD as sent; beats the computed one.
     pub sent_total_cost: Register<f64>,
     /// Metadata of the best root observation.
-    pub root_metadata: Register<Value>,
+    pub root_metadata: OwnedTree,
     /// Labels; they only grow.
     pub tags: BTreeSet<String>,
     /// Metadata that was sent for the trace itself.
@@ -77,8 +77,7 @@ macro_rules! trace_registers {
             input,
             output,
             sent_latency,
-            sent_total_cost,
-            root_metadata
+            sent_total_cost
         )
     };
 }
@@ -102,7 +101,7 @@ impl Trace {
             output: Register::default(),
             sent_latency: Register::default(),
             sent_total_cost: Register::default(),
-            root_metadata: Register::default(),
+            root_metadata: OwnedTree::default(),
             tags: BTreeSet::new(),
             metadata: Tree::default(),
             resource_metadata: Tree::default(),
@@ -118,6 +117,7 @@ impl Trace {
         }
         trace_registers!(merge_each);
         self.tags.extend(other.tags);
+        self.root_metadata.merge(other.root_metadata);
         self.metadata.merge(other.metadata);
         self.resource_metadata.merge(other.resource_metadata);
         self.metadata_decoded |= other.metadata_decoded;
@@ -152,7 +152,7 @@ impl Trace {
     pub fn shown_metadata(&self) -> Option<Value> {
         let layers = [
             self.resource_metadata.value(),
-            self.root_metadata.get().cloned(),
+            self.root_metadata.value(),
             self.metadata.value(),
         ];
         layers.into_iter().flatten().reduce(|mut under, over| {

@@ -1,6 +1,7 @@
 //! A JSON object that merges leaf by leaf: later keys win, earlier keys stay, arrays and scalars
 //! are replaced whole. Every leaf knows its stamp, so the result is free of arrival order.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -85,22 +86,25 @@ impl Tree {
 
     /// The value to show; `None` when nothing was written.
     pub fn value(&self) -> Option<Value> {
-        let hidden_until = self
-            .scalar
-            .as_ref()
-            .map_or(Stamp::NEVER, |(stamp, _)| *stamp);
-        let visible = self
+        self.value_after(Stamp::NEVER)
+    }
+
+    /// The value of what was written after `hidden`: a value that is no object hides everything
+    /// below it that is older.
+    fn value_after(&self, hidden: Stamp) -> Option<Value> {
+        let scalar = self.scalar.as_ref().filter(|(stamp, _)| *stamp > hidden);
+        let object = self.object.filter(|stamp| *stamp > hidden);
+        let hidden = scalar.map_or(hidden, |(stamp, _)| *stamp);
+        let shown: Map<String, Value> = self
             .children
             .iter()
-            .filter(|(_, child)| child.newest() > hidden_until);
-        let shown: Map<String, Value> = visible
-            .filter_map(|(key, child)| Some((key.clone(), child.value()?)))
+            .filter_map(|(key, child)| Some((key.clone(), child.value_after(hidden)?)))
             .collect();
-        match &self.scalar {
-            Some((stamp, value)) if shown.is_empty() && self.object.is_none_or(|o| o < *stamp) => {
+        match scalar {
+            Some((stamp, value)) if shown.is_empty() && object.is_none_or(|o| o < *stamp) => {
                 Some(value.clone())
             }
-            _ if self.is_empty() => None,
+            None if shown.is_empty() && object.is_none() => None,
             _ => Some(Value::Object(shown)),
         }
     }
@@ -113,6 +117,52 @@ impl Tree {
             .chain(scalar)
             .max()
             .unwrap_or(Stamp::NEVER)
+    }
+}
+
+/// The tree of one owner: of several the greatest counts alone, and its own versions merge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OwnedTree {
+    owner: Stamp,
+    tree: Tree,
+}
+
+impl Default for OwnedTree {
+    fn default() -> Self {
+        Self {
+            owner: Stamp::NEVER,
+            tree: Tree::default(),
+        }
+    }
+}
+
+impl OwnedTree {
+    /// The value of one version of the owner that `stamp` ranks.
+    pub fn new(value: Value, stamp: Stamp) -> Self {
+        // Versions of one owner differ in no more than their version; later ones win.
+        Self {
+            owner: stamp.of_version(0, 0),
+            tree: Tree::new(value, stamp),
+        }
+    }
+
+    /// Keeps the greater owner's tree; of one owner, of every leaf the newest version.
+    pub fn merge(&mut self, other: Self) {
+        match other.owner.cmp(&self.owner) {
+            Ordering::Greater => *self = other,
+            Ordering::Equal => self.tree.merge(other.tree),
+            Ordering::Less => {}
+        }
+    }
+
+    /// Whether nobody owns it.
+    pub fn is_empty(&self) -> bool {
+        self.tree.is_empty()
+    }
+
+    /// The value to show.
+    pub fn value(&self) -> Option<Value> {
+        self.tree.value()
     }
 }
 

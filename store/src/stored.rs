@@ -8,6 +8,7 @@ use serde_json::Value;
 use sqlx::types::Json;
 use xtrace_model::observation::{Kind, Level};
 use xtrace_model::register::Extent;
+use xtrace_model::tree::OwnedTree;
 use xtrace_model::usage::{Costs, Usage};
 use xtrace_model::{
     Micros, Observation, ObservationId, Register, Stamps, Trace, TraceId, Tree, time,
@@ -25,7 +26,7 @@ pub(crate) struct MergeState {
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     sent: Option<Tree>,
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
-    root_metadata: Option<Value>,
+    root_metadata: Option<OwnedTree>,
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     resource_metadata: Option<Tree>,
     /// The end as sent, where the visible one is not before the start and so differs.
@@ -38,7 +39,7 @@ impl MergeState {
         Self {
             stamps: trace.stamps(),
             metadata: Some(trace.metadata.clone()).filter(|tree| !tree.is_empty()),
-            root_metadata: trace.root_metadata.get().cloned(),
+            root_metadata: Some(trace.root_metadata.clone()).filter(|tree| !tree.is_empty()),
             resource_metadata: Some(trace.resource_metadata.clone())
                 .filter(|tree| !tree.is_empty()),
             ..Self::default()
@@ -129,7 +130,7 @@ impl TraceRow {
             output: Register::restore(self.output, stamps, "output"),
             sent_latency: Register::restore(self.sent_latency, stamps, "sent_latency"),
             sent_total_cost: Register::restore(self.sent_total_cost, stamps, "sent_total_cost"),
-            root_metadata: Register::restore(state.root_metadata, stamps, "root_metadata"),
+            root_metadata: state.root_metadata.unwrap_or_default(),
             tags: BTreeSet::from_iter(self.tags),
             metadata: state.metadata.unwrap_or_default(),
             resource_metadata: state.resource_metadata.unwrap_or_default(),

@@ -26,13 +26,12 @@ pub(crate) struct Xtrace {
     pub store: Store,
     pub database_url: String,
     pub http: reqwest::Client,
-    pub server: Server,
+    _server: Server,
 }
 
 /// The key pair of a project.
 #[derive(Clone)]
 pub(crate) struct Keys {
-    pub project: String,
     pub public: String,
     pub secret: String,
 }
@@ -63,12 +62,17 @@ impl Xtrace {
             "--xtrace-secret-key",
             SECRET_KEY,
         ];
-        let unlimited: &[&str] = if flags.contains(&"--rate-limit-qps") {
-            &[]
-        } else {
-            &["--rate-limit-qps", "0"]
-        };
-        let line = fixed.iter().chain(unlimited).chain(flags).copied();
+        // Tests read as often as they like, and their fixtures are old.
+        let lenient = [
+            ["--rate-limit-qps", "0"],
+            ["--traces-retention-days", "0"],
+            ["--metrics-retention-days", "0"],
+        ];
+        let lenient = lenient
+            .iter()
+            .filter(|[flag, _]| !flags.contains(flag))
+            .flatten();
+        let line = fixed.iter().chain(lenient).chain(flags).copied();
         let Command::Serve(config) = Cli::try_from_arguments(line).unwrap().command else {
             panic!()
         };
@@ -78,7 +82,7 @@ impl Xtrace {
             store: Store::new(&Options::new(database_url)).unwrap(),
             database_url: database_url.to_owned(),
             http: reqwest::Client::new(),
-            server,
+            _server: server,
         }
     }
 
@@ -109,7 +113,6 @@ impl Xtrace {
     pub(crate) async fn project(&self, id: &str) -> Keys {
         let project = ProjectId::parse(id).unwrap();
         let keys = Keys {
-            project: id.to_owned(),
             public: format!("pk-lf-{id}"),
             secret: format!("sk-lf-{id}"),
         };

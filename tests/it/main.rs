@@ -2,6 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod clients;
-mod golden;
-mod harness;
+mod bad_input; // hostile sizes and random bytes
+mod clients; // real SDKs from their registries
+mod decoders; // our decoder against prost's
+mod golden; // fixtures: wire bytes in, answers and rows out
+mod harness; // a real server on a real database
+mod limits; // rate limits and request ids
+mod merging; // any order, any split, any repetition
+mod process; // the program: command line, private Postgres, signals
+mod retention; // old data goes, young data stays
+mod sdk; // this repository's own client
+mod tenants; // credentials open their own project only

@@ -22,7 +22,7 @@ const LABEL_BYTES_MAX: usize = 1024;
 /// The request.
 #[derive(Deserialize)]
 struct MetricsBatch {
-    metrics: Capped<Point, POINTS_MAX>,
+    metrics: Option<Capped<Point, POINTS_MAX>>,
 }
 
 #[derive(Deserialize)]
@@ -46,7 +46,11 @@ pub async fn receive(
 
 fn into_batch(request: MetricsBatch, project: ProjectId) -> Result<Batch, ApiError> {
     let mut batch = Batch::new(project);
-    for (index, point) in request.metrics.0.into_iter().enumerate() {
+    // A request without the list is some other format, whose points would be lost.
+    let points = request
+        .metrics
+        .ok_or_else(|| ApiError::BadRequest("metrics must be a list of points".to_owned()))?;
+    for (index, point) in points.0.into_iter().enumerate() {
         let point = into_point(point).map_err(|(field, fault)| {
             ApiError::BadRequest(format!("metrics[{index}].{field} {fault}"))
         })?;

@@ -39,6 +39,12 @@ where
     T: for<'de> Deserialize<'de>,
 {
     let text = repair_json(body);
+    // Structures would also be read from arrays, member by member.
+    if text.trim_start().starts_with('[') {
+        return Err(ApiError::BadRequest(
+            "the body must be a JSON object".to_owned(),
+        ));
+    }
     match serde_json::from_str(&text) {
         Ok(value) => decoded(value),
         Err(_) => Err(explain::<T>(&text)),

@@ -8,7 +8,7 @@ mod traces;
 mod wire;
 
 pub(crate) use mapping::{cut, cut_tags};
-pub use traces::receive as receive_traces;
+pub use traces::{method_not_allowed, not_found, receive as receive_traces};
 
 /// Reports whether a body can be decoded; for the fuzzed property that any bytes get an answer.
 #[doc(hidden)]

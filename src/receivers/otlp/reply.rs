@@ -107,6 +107,10 @@ fn rejection_message(rejected: &[Rejected], all: usize) -> String {
 pub(super) enum OtlpError {
     #[error("{}", auth_message(*.0))]
     Auth(AuthFailure),
+    #[error("no such endpoint; OTLP exporters post to /v1/traces")]
+    NoSuchEndpoint,
+    #[error("this endpoint takes POST only")]
+    Method,
     #[error("Content-Type must be application/x-protobuf or application/json")]
     ContentType,
     #[error("{0}")]
@@ -136,6 +140,8 @@ impl OtlpError {
             Self::Auth(AuthFailure::ScoresOnly) => (StatusCode::FORBIDDEN, 7),
             Self::Auth(AuthFailure::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::Auth(_) => (StatusCode::UNAUTHORIZED, 16),
+            Self::NoSuchEndpoint => (StatusCode::NOT_FOUND, 12),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, 12),
             Self::ContentType | Self::Body(BodyError::Encoding) => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, 3)
             }

@@ -1,7 +1,7 @@
 //! `POST /v1/traces` and `POST /api/public/otel/v1/traces`.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::response::Response;
 use bytes::Bytes;
 use chrono::Utc;
@@ -25,6 +25,21 @@ pub async fn receive(State(gateway): State<Gateway>, request: Request) -> Respon
         Ok(Accepted { rejected, all }) => reply::accepted(reply_encoding, &rejected, all),
         Err(error) => error.respond(reply_encoding),
     }
+}
+
+/// The answer to exporters at a path that is none; others get `None`.
+pub fn not_found(request: &Request) -> Option<Response> {
+    let path = request.uri().path();
+    let looks_like_otlp = path == "/" || path.starts_with("/v1/") || path.contains("/otel");
+    let encoding = Encoding::of(request.headers().get(header::CONTENT_TYPE));
+    let encoding = encoding.filter(|_| looks_like_otlp && request.method() == Method::POST)?;
+    Some(OtlpError::NoSuchEndpoint.respond(encoding))
+}
+
+/// The answer to any other method than POST.
+pub async fn method_not_allowed(request: Request) -> Response {
+    let encoding = Encoding::of(request.headers().get(header::CONTENT_TYPE));
+    OtlpError::Method.respond(encoding.unwrap_or(Encoding::Json))
 }
 
 /// What is left to say once the spans are stored.

@@ -74,7 +74,12 @@ impl Case {
         if let Some(requests) = as_protobuf.filter(|requests| !requests.is_empty()) {
             runs.push((format!("{}-protobuf", self.name), requests));
         }
-        if self.requests.len() > 1 {
+        // Native requests have no event time: there the order of arrival is the point.
+        let any_order = self
+            .requests
+            .iter()
+            .all(|request| request.path == "/v1/traces");
+        if self.requests.len() > 1 && any_order {
             let backwards: Vec<Request> = self.requests.iter().rev().cloned().collect();
             let twice = [backwards.clone(), self.requests.clone()].concat();
             runs.push((format!("{}-backwards", self.name), backwards));

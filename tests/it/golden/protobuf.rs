@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 /// The request in protobuf; none if protobuf can't say the same (odd ids or numbers).
 pub(super) fn from_json(json: &Value) -> Option<Vec<u8>> {
+    json.as_object()?;
     let resource_spans = list(json, "resourceSpans", resource_spans)?;
     Some(ExportTraceServiceRequest { resource_spans }.encode_to_vec())
 }

@@ -1,6 +1,7 @@
 //! Metadata: which attributes are metadata of the observation, of its trace, of its resource.
 
 use serde_json::{Map, Value, json};
+use xtrace_model::text::repair_json;
 
 use super::Source;
 use super::attributes::Attributes;
@@ -82,7 +83,7 @@ fn other_conventions(attributes: &Attributes, metadata: &mut Map<String, Value>)
 /// An object's members; any other value is metadata under the key "metadata" (rule M-1).
 fn members(value: &Value, source: &Source) -> Map<String, Value> {
     let value = match value {
-        Value::String(text) => serde_json::from_str(text).unwrap_or_else(|_| value.clone()),
+        Value::String(text) => parse(text).unwrap_or_else(|| value.clone()),
         other => other.clone(),
     };
     match value {
@@ -95,11 +96,16 @@ fn members(value: &Value, source: &Source) -> Map<String, Value> {
     }
 }
 
+/// JSON text as a value; text within it is repaired like any other.
+fn parse(text: &str) -> Option<Value> {
+    serde_json::from_str(&repair_json(text.as_bytes())).ok()
+}
+
 /// Rule M-10: the Python SDK from 5 on writes every value as JSON text, strings too.
 fn decoded(value: &Value, source: &Source) -> Value {
     match value {
         Value::String(text) if source.encodes_metadata() => {
-            serde_json::from_str(text).unwrap_or_else(|_| json!(text))
+            parse(text).unwrap_or_else(|| json!(text))
         }
         other => other.clone(),
     }

@@ -18,6 +18,7 @@ use xtrace_model::register::{
     RANK_APP_ROOT, RANK_AS_ROOT, RANK_DERIVED, RANK_EXPLICIT, RANK_TRUE_ROOT,
 };
 use xtrace_model::text::without_nul;
+use xtrace_model::tree::OwnedTree;
 use xtrace_model::{
     Batch, Micros, Observation, ObservationId, ProjectId, Register, Stamp, Trace, TraceId, Tree,
     environment, time, tree,
@@ -500,7 +501,9 @@ impl<'a> SpanMapping<'a> {
             .output
             .merge(Register::of(side(&self.sides.output), stamp));
         let metadata = tree::as_metadata(storable(self.metadata.clone()));
-        trace.root_metadata = Register::of(metadata, stamp);
+        if let Some(metadata) = metadata {
+            trace.root_metadata = OwnedTree::new(metadata, stamp);
+        }
     }
 
     /// Section 5: each key on the span, then on the resource; none if nobody names one.

@@ -1,0 +1,165 @@
+//! Parts in any order, split over any requests, any number of times, give the same rows.
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, TestRunner};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use sqlx::Row;
+
+use crate::harness::{Xtrace, answer};
+
+/// One version of one span of one trace.
+fn any_span() -> impl Strategy<Value = Value> {
+    let attribute = prop_oneof![
+        Just(("langfuse.trace.name", "\"named\"")),
+        Just(("langfuse.trace.name", "\"renamed\"")),
+        Just(("user.id", "\"ada\"")),
+        Just(("langfuse.trace.public", "true")),
+        Just(("langfuse.trace.tags", "[\"a\"]")),
+        Just(("langfuse.trace.tags", "[\"b\"]")),
+        Just(("langfuse.trace.metadata", "{\"a\":{\"x\":1},\"b\":1}")),
+        Just(("langfuse.trace.metadata", "{\"a\":{\"y\":2},\"b\":[2]}")),
+        Just(("langfuse.observation.metadata", "{\"m\":{\"x\":1}}")),
+        Just(("langfuse.observation.metadata", "{\"m\":5,\"n\":1}")),
+        Just(("langfuse.observation.input", "in")),
+        Just(("langfuse.observation.output", "out")),
+        Just(("langfuse.environment", "staging")),
+        Just(("langfuse.observation.level", "WARNING")),
+        Just(("langfuse.internal.as_root", "true")),
+    ];
+    let attributes = prop::collection::vec(attribute, 0..5);
+    (1..4_u64, 0..3_u64, any::<bool>(), attributes).prop_map(|(id, length, rooted, attributes)| {
+        let start = 1_768_471_200_000_000_000 + id * 1000;
+        let attributes: Vec<Value> = attributes
+            .into_iter()
+            .map(|(key, text)| json!({"key": key, "value": {"stringValue": text}}))
+            .collect();
+        json!({
+            "traceId": "0000000000000000000000000000000a", "spanId": format!("{id:016x}"),
+            "parentSpanId": if rooted { "" } else { "00000000000000ff" },
+            "name": format!("span {id} of length {length}"),
+            "startTimeUnixNano": start.to_string(),
+            "endTimeUnixNano": (start + length * 1000).to_string(),
+            "attributes": attributes,
+        })
+    })
+}
+
+async fn send(xtrace: &Xtrace, project: &str, requests: &[Vec<Value>]) {
+    let keys = xtrace.project(project).await;
+    for spans in requests {
+        let request = json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
+        let request = xtrace
+            .request_as(&keys, Method::POST, "/v1/traces")
+            .json(&request);
+        assert_eq!(answer(request).await.0, 200);
+    }
+}
+
+/// The rows of a project without the clock's columns, as text.
+async fn rows(xtrace: &Xtrace, project: &str) -> Vec<String> {
+    let mut connection = xtrace.sql().await;
+    let mut all = Vec::new();
+    for table in ["traces", "observations"] {
+        let sql = format!(
+            "select (to_jsonb(r) - 'project_id' - 'created_at' - 'updated_at' - 'merge_state')::text as row
+               from {table} r where project_id = $1 order by id"
+        );
+        let found = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(project)
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        all.extend(found.iter().map(|row| row.get::<String, _>("row")));
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_order_of_arrival_does_not_matter() {
+    let xtrace = Xtrace::start().await;
+    let mut runner = TestRunner::new(Config::default());
+    let strategy = (prop::collection::vec(any_span(), 2..7), any::<u64>());
+    for case in 0..40 {
+        let (spans, seed) = strategy.new_tree(&mut runner).unwrap().current();
+        let alone: Vec<Vec<Value>> = spans.iter().map(|span| vec![span.clone()]).collect();
+        send(&xtrace, &format!("{case}-alone"), &alone).await;
+        send(
+            &xtrace,
+            &format!("{case}-together"),
+            std::slice::from_ref(&spans),
+        )
+        .await;
+        let mut turned = alone.clone();
+        turned.reverse();
+        turned.rotate_left(usize::try_from(seed % spans.len() as u64).unwrap());
+        turned.extend(alone);
+        send(&xtrace, &format!("{case}-turned"), &turned).await;
+        let expected = rows(&xtrace, &format!("{case}-alone")).await;
+        for other in ["together", "turned"] {
+            let found = rows(&xtrace, &format!("{case}-{other}")).await;
+            assert_eq!(expected, found, "{other}: {}", json!(spans));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_request_writes_nothing() {
+    let xtrace = Xtrace::start().await;
+    let spans = json!([{"traceId": "0000000000000000000000000000000a", "spanId": "00000000000000aa",
+        "name": "n", "startTimeUnixNano": "1768471200000000000", "endTimeUnixNano": "1768471200000000999",
+        "attributes": [{"key": "langfuse.observation.metadata.a", "value": {"doubleValue": 1e5}}]}]);
+    let request = json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
+    let mut connection = xtrace.sql().await;
+    let mut versions = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(
+            xtrace.post("/v1/traces", &request).await,
+            (StatusCode::OK, json!({}))
+        );
+        // The transaction that wrote the row.
+        let mut version = Vec::new();
+        for sql in [
+            "select xmin::text from traces",
+            "select xmin::text from observations",
+        ] {
+            let written: String = sqlx::query_scalar(sql)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            version.push(written);
+        }
+        versions.push(version);
+    }
+    assert_eq!(versions[0], versions[1]);
+    assert_eq!(versions[0], versions[2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_on_one_database_agree() {
+    let one = Xtrace::start().await;
+    let two = Xtrace::start_on(&one.database_url, &[]).await;
+    let span = |n: u32| {
+        json!({"traceId": "0000000000000000000000000000000a", "spanId": format!("{n:016x}"),
+            "name": "n", "startTimeUnixNano": "1768471200000000000",
+            "endTimeUnixNano": (1_768_471_200_000_000_000_u64 + u64::from(n) * 1_000_000).to_string()})
+    };
+    let requests = (1..=40).map(|n| {
+        let server = if n % 2 == 0 { &one } else { &two };
+        let spans = json!([span(n), span(n / 2 + 1)]);
+        let body = json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
+        async move { server.post("/v1/traces", &body).await.0 }
+    });
+    let statuses = futures_util::future::join_all(requests).await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    let (_, trace) = two
+        .get("/api/public/traces/0000000000000000000000000000000a")
+        .await;
+    assert_eq!(trace["observations"].as_array().unwrap().len(), 40);
+    assert!(
+        (trace["latency"].as_f64().unwrap() - 0.04).abs() < 1e-9,
+        "{}",
+        trace["latency"]
+    );
+}

@@ -1,0 +1,94 @@
+//! Old data goes, young data stays, and wild clocks make no partitions.
+
+use chrono::{TimeDelta, Utc};
+use serde_json::json;
+use xtrace_store::maintenance::{self, Retention};
+
+use crate::harness::Xtrace;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_beyond_its_retention_is_dropped() {
+    let xtrace = Xtrace::start().await;
+    let at = |days: i64| (Utc::now() - TimeDelta::days(days)).to_rfc3339();
+    for (id, days) in [
+        ("today", 0),
+        ("month", 29),
+        ("old", 40),
+        ("ancient", 4000),
+        ("future", -4000),
+    ] {
+        let trace = json!({"id": id, "timestamp": at(days)});
+        let observation = json!({"id": id, "traceId": id, "startTime": at(days)});
+        let batch = json!({"trace": trace, "observations": [observation]});
+        assert_eq!(xtrace.post("/v1/l/batch", &batch).await.0, 200);
+        let points = json!({"metrics": [{"name": id, "value": 1, "timestamp": at(days)}]});
+        assert_eq!(xtrace.post("/v1/metrics/batch", &points).await.0, 200);
+    }
+    let retention = Retention {
+        traces_days: Some(30),
+        metrics_days: Some(30),
+    };
+    maintenance::once(&xtrace.store, retention).await.unwrap();
+    let ids = async |path: &str| {
+        let (_, body) = xtrace.get(path).await;
+        let rows = body["data"].as_array().unwrap();
+        rows.iter()
+            .map(|row| row["id"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        ids("/api/public/traces").await,
+        ["future", "today", "month"]
+    );
+    assert_eq!(
+        ids("/api/public/observations").await,
+        ["future", "today", "month"]
+    );
+    let mut connection = xtrace.sql().await;
+    let points: i64 = sqlx::query_scalar("select count(*) from metric_points")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(points, 3);
+    let partitions: Vec<String> = sqlx::query_scalar(
+        "select relname::text from pg_class where relname like 'observations\\_2%' and relkind = 'r' order by 1",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    // Yesterday to a week ahead, and the day of the month-old row.
+    assert_eq!(partitions.len(), 10, "{partitions:?}");
+    let month = (Utc::now() - TimeDelta::days(29))
+        .format("observations_%Y%m%d")
+        .to_string();
+    assert_eq!(partitions[0], month);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_waited_in_the_default_partition_move_to_their_own() {
+    let xtrace = Xtrace::start().await;
+    let mut connection = xtrace.sql().await;
+    let day = Utc::now() + TimeDelta::days(7);
+    let partition = day.format("observations_%Y%m%d").to_string();
+    // As if the service had not run for a week: the day's partition is not made yet.
+    let drop = sqlx::AssertSqlSafe(format!("drop table {partition}"));
+    sqlx::query(drop).execute(&mut connection).await.unwrap();
+    let observation = json!({"id": "o", "traceId": "t", "startTime": day.to_rfc3339()});
+    let batch = json!({"observations": [observation]});
+    assert_eq!(xtrace.post("/v1/l/batch", &batch).await.0, 200);
+    let place = "select tableoid::regclass::text from observations";
+    let before: String = sqlx::query_scalar(place)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(before, "observations_default");
+    maintenance::once(&xtrace.store, Retention::default())
+        .await
+        .unwrap();
+    let after: String = sqlx::query_scalar(place)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(after, partition);
+    assert_eq!(xtrace.get("/api/public/observations/o").await.0, 200);
+}
