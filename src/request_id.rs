@@ -20,7 +20,11 @@ pub async fn name_requests(request: Request, next: Next) -> Response {
         let response = next.run(request).await;
         let status = response.status().as_u16();
         let duration_ms = began.elapsed().as_millis();
-        tracing::debug!(%method, path, status, duration_ms, "answered");
+        if response.status().is_server_error() {
+            tracing::warn!(%method, path, status, duration_ms, "failed");
+        } else {
+            tracing::debug!(%method, path, status, duration_ms, "answered");
+        }
         response
     }
     .instrument(span)

@@ -6,10 +6,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, LogFormat};
 
+/// sqlx repeats Postgres' notices, such as that a table is there already.
+const DEFAULT_FILTER: &str = "info,sqlx=warn";
+
 /// Writes log lines to standard error from now on; `RUST_LOG` chooses which (default `info`).
 pub fn init(format: LogFormat) {
-    let chosen = config::environment("RUST_LOG").unwrap_or_else(|| "info".to_owned());
-    let filter = EnvFilter::try_new(chosen).unwrap_or_else(|_| EnvFilter::new("info"));
+    let chosen = config::environment("RUST_LOG").unwrap_or_else(|| DEFAULT_FILTER.to_owned());
+    let filter = EnvFilter::try_new(chosen).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

@@ -15,7 +15,7 @@
 //! # }
 //! ```
 //!
-//! With the feature `tracing`, [`XtraceLayer`] turns `tracing` events and spans into metric points.
+//! With the feature `tracing`, `XtraceLayer` turns `tracing` events and spans into metric points.
 
 mod error;
 mod ingest;

@@ -1,10 +1,10 @@
 //! A private Postgres: found, made, started, watched and stopped by xtrace. It listens on a Unix
 //! socket that only its owner can open, and keeps all its durability settings.
 //!
-//! - [`programs`]: where the Postgres programs are.
-//! - [`owner`]: whom Postgres runs as, for it refuses to be root.
-//! - [`cluster`]: the data directory: made once, checked at every start.
-//! - [`process`]: the running server: started or adopted, restarted when it dies, stopped.
+//! - `programs`: where the Postgres programs are.
+//! - `owner`: whom Postgres runs as, for it refuses to be root.
+//! - `cluster`: the data directory: made once, checked at every start.
+//! - `process`: the running server: started or adopted, restarted when it dies, stopped.
 
 mod cluster;
 mod owner;

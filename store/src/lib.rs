@@ -4,7 +4,7 @@
 //! - [`writer`]: takes batches, commits them, and only then says so.
 //! - [`traces`], [`observations`], [`scores`], [`daily`], [`metrics`], [`keys`], [`recent`]: reads, one entity each.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
-//! - [`partitions`], [`maintenance`]: day partitions ahead of time, and retention behind it.
+//! - `partitions`, [`maintenance`]: day partitions ahead of time, and retention behind it.
 
 pub mod daily;
 mod database;

@@ -119,11 +119,10 @@ async fn what_prost_encodes_is_decoded_whole() {
     assert!(response.bytes().await.unwrap().is_empty());
     let mut connection = xtrace.sql().await;
     for span in spans {
-        let id: String = span
-            .span_id
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let id = format!(
+            "{:016x}",
+            u64::from_be_bytes(span.span_id.try_into().unwrap())
+        );
         let otel: String = sqlx::query_scalar("select otel from observations where id = $1")
             .bind(&id)
             .fetch_one(&mut connection)

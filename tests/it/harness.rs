@@ -182,6 +182,10 @@ pub(crate) fn temp_dir(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("xtrace-{name}-{}-{number}", std::process::id()))
 }
 
+#[expect(
+    clippy::zombie_processes,
+    reason = "the watchdog outlives this process"
+)]
 /// Stops the Postgres under `dir` and removes it once this process is gone.
 pub(crate) fn watch(dir: &std::path::Path) {
     const SCRIPT: &str = "while kill -0 $0 2>/dev/null; do sleep 0.3; done

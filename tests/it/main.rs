@@ -9,7 +9,9 @@ mod golden; // fixtures: wire bytes in, answers and rows out
 mod harness; // a real server on a real database
 mod limits; // rate limits and request ids
 mod merging; // any order, any split, any repetition
+mod openapi; // docs/openapi.yaml against the server
 mod process; // the program: command line, private Postgres, signals
 mod retention; // old data goes, young data stays
 mod sdk; // this repository's own client
 mod tenants; // credentials open their own project only
+mod tidy; // rules of the house

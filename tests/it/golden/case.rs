@@ -53,7 +53,9 @@ impl Case {
             .iter()
             .filter(|file| name_of(file).starts_with("request"));
         let requests = sent.map(|file| Request::load(file, &head, path)).collect();
-        let reads = files.iter().filter(|file| name_of(file).ends_with(".http"));
+        let reads = files
+            .iter()
+            .filter(|file| file.extension().is_some_and(|ending| ending == "http"));
         let reads = reads
             .map(|file| (name_of(file), Request::read(file)))
             .collect();
@@ -169,7 +171,7 @@ impl Request {
             } else {
                 let (method, path) = line.split_once(' ').unwrap();
                 self.method = method.parse().unwrap();
-                self.path = path.to_owned();
+                path.clone_into(&mut self.path);
             }
         }
     }

@@ -42,7 +42,7 @@ pub(super) fn differences(expected: &Value, found: &Value) -> Vec<String> {
         }
     }
     for (key, expected) in expected.as_object().into_iter().flatten() {
-        if key.ends_with(".http") {
+        if key.contains(".http") {
             exact(
                 key,
                 expected,

@@ -1,0 +1,188 @@
+//! Rules of the house that a machine can check.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file below `dir` with one of the endings, as its path within the repository and its text.
+fn files(dir: &str, endings: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    collect(&root().join(dir), endings, &mut found);
+    assert!(!found.is_empty(), "{dir} has no such files");
+    found.sort();
+    found
+}
+
+fn collect(dir: &Path, endings: &[&str], found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() && !["target", "node_modules", "proptest-regressions"].contains(&name) {
+            collect(&path, endings, found);
+        } else if endings.iter().any(|ending| name.ends_with(ending)) {
+            let relative = path
+                .strip_prefix(root())
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            found.push((relative, fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+fn rust(dir: &str) -> Vec<(String, String)> {
+    files(dir, &[".rs"])
+}
+
+#[test]
+fn no_file_frightens() {
+    const LINES_MAX: usize = 600;
+    for dir in ["model", "store", "compat", "client", "src", "tests"] {
+        for (path, text) in rust(dir) {
+            let lines = text.lines().count();
+            assert!(
+                lines <= LINES_MAX,
+                "{path} has {lines} lines; split it by what it holds"
+            );
+            assert!(
+                text.starts_with("//!") || path.ends_with("proptest-regressions"),
+                "{path} doesn't say what it holds"
+            );
+        }
+    }
+}
+
+#[test]
+fn nobody_knows_what_they_should_not() {
+    let banned = [
+        ("model/src", &["sqlx::", "axum::", "prost::"][..]),
+        ("compat/src", &["sqlx::"]),
+        ("src", &["sqlx::"]),
+        ("store/src", &["axum::"]),
+        (
+            "src/receivers",
+            &[
+                "crate::api::metrics",
+                "crate::api::service",
+                "crate::router",
+                "crate::server",
+            ],
+        ),
+        (
+            "src/api",
+            &[
+                "crate::receivers::otlp",
+                "crate::receivers::native",
+                "crate::router",
+                "crate::server",
+            ],
+        ),
+    ];
+    for (dir, words) in banned {
+        for (path, text) in rust(dir) {
+            for word in words {
+                let used = text
+                    .lines()
+                    .any(|line| line.contains(word) && !line.trim_start().starts_with("//"));
+                assert!(!used, "{path} uses {word}, which {dir} must not know");
+            }
+        }
+    }
+}
+
+#[test]
+fn paths_are_listed_in_one_place_per_dialect() {
+    for dir in ["src", "compat/src"] {
+        for (path, text) in rust(dir) {
+            let lists = text.contains(".route(");
+            assert!(
+                !lists || path == "src/router.rs" || path == "compat/src/lib.rs",
+                "{path} lists a path"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_statement_names_its_project() {
+    // A table of rows with owners must not be read or changed without naming the owner.
+    const EXEMPT: [&str; 3] = [
+        "store/src/maintenance.rs",
+        "store/src/partitions.rs",
+        "store/src/recent.rs",
+    ];
+    for (path, text) in files("store/src", &[".rs", ".sql"]) {
+        let owned = [
+            "from traces",
+            "from observations",
+            "from scores",
+            "from metric_",
+        ];
+        if owned.iter().any(|words| text.contains(words)) && !EXEMPT.contains(&path.as_str()) {
+            assert!(
+                text.contains("project_id"),
+                "{path} reads rows without naming their project"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_invariant_names_a_test_that_exists() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    assert!(
+        text.lines().count() <= 200,
+        "ARCHITECTURE.md has grown beyond 200 lines"
+    );
+    let tests: String = ["tests/it", "model/src", "src", "compat/src", "store/src"]
+        .iter()
+        .flat_map(|dir| rust(dir))
+        .map(|(_, text)| text)
+        .collect();
+    let section = text
+        .split("## Invariants")
+        .nth(1)
+        .unwrap()
+        .split("\n## ")
+        .next()
+        .unwrap();
+    let mut named = 0;
+    for quoted in section.split('`').skip(1).step_by(2) {
+        if let Some((_, test)) = quoted.rsplit_once("::") {
+            assert!(
+                tests.contains(&format!("fn {test}(")),
+                "no test is called {quoted}"
+            );
+            named += 1;
+        }
+    }
+    assert!(named >= 10, "only {named} invariants name a test");
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    for dir in [
+        "model",
+        "store",
+        "compat",
+        "client",
+        "src",
+        "tests",
+        "migrations",
+    ] {
+        for (path, text) in files(dir, &[".rs", ".sql", ".py", ".mjs"]) {
+            for (number, line) in text.lines().enumerate() {
+                let marked = ["TODO", "FIXME"].iter().any(|mark| line.contains(mark));
+                assert!(
+                    !marked || path == "tests/it/tidy.rs",
+                    "{path}:{} is left to do",
+                    number + 1
+                );
+            }
+        }
+    }
+}
