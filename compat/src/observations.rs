@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -17,7 +17,7 @@ use xtrace_store::{Store, prices};
 
 use crate::auth::Project;
 use crate::error::CompatError;
-use crate::query::{Query, iso, meta};
+use crate::query::{PathId, Query, iso, meta};
 use crate::{filter, payload};
 
 /// An observation in its v1 shape.
@@ -301,7 +301,7 @@ fn simple_conditions(query: &Query) -> Result<Vec<Condition<ObservationColumn>>,
 pub(crate) async fn find(
     State(store): State<Store>,
     Project(project): Project,
-    Path(id): Path<String>,
+    PathId(id): PathId,
 ) -> Result<Response, CompatError> {
     let missing =
         || CompatError::NotFound("Observation not found within authorized project".to_owned());

@@ -1,6 +1,6 @@
 //! Query parameters as Langfuse reads them.
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use chrono::{DateTime, SecondsFormat, Utc};
 use xtrace_model::{Micros, time};
@@ -16,6 +16,22 @@ impl<S: Sync> FromRequestParts<S> for Query {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, CompatError> {
         Ok(Self::parse(parts.uri.query().unwrap_or_default()))
+    }
+}
+
+/// The id at the end of a path, decoded.
+pub(crate) struct PathId(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = CompatError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, CompatError> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(id)) => Ok(Self(id)),
+            Err(_) => Err(CompatError::BadRequest(
+                "The path is no valid UTF-8".to_owned(),
+            )),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -17,7 +17,7 @@ use crate::auth::Project;
 use crate::error::CompatError;
 use crate::fields::Fields;
 use crate::observations::{Observation, Prices};
-use crate::query::{Query, iso, meta};
+use crate::query::{PathId, Query, iso, meta};
 use crate::scores::Score;
 use crate::{filter, payload};
 
@@ -244,7 +244,7 @@ fn order_by(text: Option<&str>) -> Result<(TraceOrder, bool), CompatError> {
 pub(crate) async fn find(
     State(store): State<Store>,
     Project(project): Project,
-    Path(id): Path<String>,
+    PathId(id): PathId,
     query: Query,
 ) -> Result<Response, CompatError> {
     let fields = Fields::parse(query.text("fields"));

@@ -30,7 +30,7 @@ impl Documents {
                 documents.add_observation(&batch.project, observation.clone());
             }
         }
-        documents.add_extents();
+        documents.add_bare_traces();
         documents
     }
 
@@ -58,17 +58,24 @@ impl Documents {
         }
     }
 
-    /// Gives every trace the extent of its observations; one that nobody named becomes bare.
-    fn add_extents(&mut self) {
-        for ((project, trace_id, _), observation) in &self.observations {
+    /// Makes the traces that only observations name.
+    fn add_bare_traces(&mut self) {
+        for (project, trace_id, _) in self.observations.keys() {
             let key = (project.clone(), trace_id.clone());
-            let trace = self
-                .traces
+            self.traces
                 .entry(key)
                 .or_insert_with(|| Trace::new(trace_id.clone()));
-            trace
-                .extent
-                .merge(Extent::of(observation.begins(), observation.ends()));
+        }
+    }
+
+    /// Gives every trace the extent of its observations, which must be merged with what is stored.
+    pub(super) fn add_extents(&mut self) {
+        for ((project, trace_id, _), observation) in &self.observations {
+            if let Some(trace) = self.traces.get_mut(&(project.clone(), trace_id.clone())) {
+                trace
+                    .extent
+                    .merge(Extent::of(observation.begins(), observation.ends()));
+            }
         }
     }
 

@@ -18,22 +18,30 @@ pub(super) async fn group(store: &Store, series: &mut KnownSeries, requests: Vec
     let batches: Vec<&Batch> = requests.iter().map(|request| &request.batch).collect();
     let outcome = write(store, series, &batches).await;
     match outcome {
+        Ok(()) => requests
+            .into_iter()
+            .for_each(|request| answer(request, Ok(()))),
         Err(StoreError::Refused(_) | StoreError::Internal(_)) if requests.len() > 1 => {
             for request in requests {
                 let outcome = write(store, series, &[&request.batch]).await;
                 answer(request, outcome);
             }
         }
-        Ok(()) => requests
-            .into_iter()
-            .for_each(|request| answer(request, Ok(()))),
-        Err(error) => {
-            for request in requests {
-                let alike = error.for_another();
-                answer(request, Err(alike));
-            }
-            tracing::warn!(%error, cause = ?std::error::Error::source(&error), "a write failed and was refused");
-        }
+        Err(error) => refuse(requests, error),
+    }
+}
+
+/// Answers all requests with one failure; its cause is logged here, once.
+fn refuse(requests: Vec<Request>, error: StoreError) {
+    let cause = std::error::Error::source(&error);
+    tracing::warn!(%error, ?cause, requests = requests.len(), "a write failed; nothing of it was taken");
+    let mut requests = requests.into_iter();
+    let first = requests.next();
+    for request in requests {
+        answer(request, Err(error.for_another()));
+    }
+    if let Some(request) = first {
+        answer(request, Err(error));
     }
 }
 
@@ -99,5 +107,6 @@ async fn write_documents(
         rows::stored_observations(connection, &stored_traces, documents.observations.keys())
             .await?;
     rows::replace_observations(connection, &mut documents, stored_observations, now).await?;
+    documents.add_extents();
     rows::replace_traces(connection, &mut documents, stored_traces, now).await
 }

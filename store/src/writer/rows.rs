@@ -177,10 +177,11 @@ pub(super) async fn replace_observations(
         {
             let mut merged = document.clone();
             merged.merge(observation.clone());
-            if merged == document {
+            let changed = merged != document;
+            *observation = merged;
+            if !changed {
                 continue;
             }
-            *observation = merged;
             outdated.push((key.0.as_str(), key.1.as_str(), key.2.as_str(), start));
         }
         encode_observation(&mut buffer, &key.0, observation, [created_at, now]);

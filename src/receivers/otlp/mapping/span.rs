@@ -120,7 +120,9 @@ impl<'a> SpanMapping<'a> {
 
     /// Orders the versions of this span's fields (rule V-13).
     fn version_stamp(&self) -> Stamp {
-        Stamp::latest(RANK_EXPLICIT, self.times.end, self.hash)
+        // A time of receipt must not order versions: sent twice, a span would differ from itself.
+        let end = if self.times.sent { self.times.end } else { 0 };
+        Stamp::latest(RANK_EXPLICIT, end, self.hash)
     }
 
     /// Of the earliest begin, whoever says so.
@@ -144,7 +146,12 @@ impl<'a> SpanMapping<'a> {
         let costs = usage::costs(attributes);
         let mut observation = Observation::new(self.ids.trace.clone(), self.ids.span.clone());
         observation.start = Register::new(micros(self.times.start), self.start_stamp());
-        observation.end = Register::new(micros(self.times.end), stamp);
+        let end_stamp = if self.times.sent {
+            stamp
+        } else {
+            self.start_stamp()
+        };
+        observation.end = Register::new(micros(self.times.end), end_stamp);
         observation.completion_start = Register::of(self.completion_start(), stamp);
         observation.kind = Register::new(self.kind, stamp);
         observation.level.merge(Register::of(self.level(), stamp));
@@ -173,7 +180,11 @@ impl<'a> SpanMapping<'a> {
     /// What this span says of its trace (section 4.3): explicit values of the latest span win,
     /// then implicit values of the best root, of equals the earliest.
     fn trace(&self) -> Trace {
-        let Times { start, end, .. } = self.times;
+        let (start, end) = if self.times.sent {
+            (self.times.start, self.times.end)
+        } else {
+            (0, 0)
+        };
         let explicit =
             Stamp::latest(RANK_EXPLICIT, start, self.ids.order).of_version(end, self.hash);
         let implicit =

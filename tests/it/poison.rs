@@ -1,0 +1,56 @@
+//! A request that Postgres refuses fails alone; those that share its transaction don't.
+
+use futures_util::future::join_all;
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::harness::Xtrace;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_request_fails_alone() {
+    let xtrace = Xtrace::start().await;
+    let mut connection = xtrace.sql().await;
+    // No input is known that gets this far, so the database is made to refuse one.
+    sqlx::query("alter table traces add constraint no_poison check (name <> 'poison')")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let requests = (0..60).map(|n| {
+        let name = if n % 20 == 7 { "poison" } else { "sound" };
+        let body = json!({"trace": {"id": format!("t-{n}"), "name": name}});
+        let xtrace = &xtrace;
+        async move { (name, xtrace.post("/v1/l/batch", &body).await.0) }
+    });
+    for (name, status) in join_all(requests).await {
+        let expected = if name == "poison" {
+            StatusCode::INTERNAL_SERVER_ERROR
+        } else {
+            StatusCode::OK
+        };
+        assert_eq!(status, expected, "{name}");
+    }
+    let (_, traces) = xtrace.get("/api/public/traces?limit=1").await;
+    assert_eq!(traces["meta"]["totalItems"], 57);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_without_times_are_the_same_when_sent_twice() {
+    let xtrace = Xtrace::start().await;
+    let span = json!({"traceId": "0000000000000000000000000000000a", "spanId": "00000000000000aa", "name": "n"});
+    let request = json!({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]});
+    let mut found = Vec::new();
+    for _ in 0..2 {
+        assert_eq!(
+            xtrace.post("/v1/traces", &request).await,
+            (StatusCode::OK, json!({}))
+        );
+        let (_, mut body) = xtrace
+            .get("/api/public/observations/00000000000000aa")
+            .await;
+        body["updatedAt"] = json!("<clock>");
+        found.push(body);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(found[0], found[1]);
+    assert_eq!(found[0]["startTime"], found[0]["endTime"]);
+}
