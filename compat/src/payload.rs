@@ -2,7 +2,7 @@
 
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
-use xtrace_model::json::is_json;
+use xtrace_model::json::{self, is_json};
 use xtrace_model::text::quote_big_integers;
 
 /// Input or output; none is null.
@@ -36,13 +36,13 @@ pub(crate) fn metadata(json: Option<&str>, decoded: bool) -> Map<String, Value> 
         .and_then(|json| serde_json::from_str(json).ok())
         .unwrap_or_default();
     let shown = |value: Value| match value {
-        Value::String(text) if !decoded => match serde_json::from_str(&text) {
+        Value::String(text) if !decoded => match json::parse(&text) {
             // What no reader can hold as a number stays text.
-            Ok(Value::Number(number)) if !number.as_f64().is_some_and(f64::is_finite) => {
+            Some(Value::Number(number)) if !number.as_f64().is_some_and(f64::is_finite) => {
                 Value::String(text)
             }
-            Ok(parsed) => with_quoted_integers(parsed),
-            Err(_) => Value::String(text),
+            Some(parsed) => with_quoted_integers(parsed),
+            None => Value::String(text),
         },
         other => with_quoted_integers(other),
     };

@@ -11,19 +11,23 @@ const NODES_MAX: usize = 200_000;
 const NUMBER_CHARS_MAX: usize = 1_000;
 const EXPONENT_MAX: i64 = 1_000;
 
-/// Parses JSON text into a value that `jsonb` takes; what is too deep, too large or no JSON
-/// stays a string, so that nothing is lost.
-pub fn parse_or_text(text: &str) -> Value {
+/// Parses JSON text; none if it is no JSON, or too deep or too large to be held as values.
+pub fn parse(text: &str) -> Option<Value> {
     let nodes = text
         .bytes()
         .filter(|byte| matches!(byte, b',' | b'[' | b'{'))
         .count();
-    let parsed = if nodes > NODES_MAX {
+    if nodes > NODES_MAX {
         None
     } else {
         serde_json::from_str(text).ok()
-    };
-    parsed.map_or_else(|| Value::String(without_nul(text).into_owned()), storable)
+    }
+}
+
+/// Parses JSON text into a value that `jsonb` takes; what [`parse`] can't stays a string, so that
+/// nothing is lost.
+pub fn parse_or_text(text: &str) -> Value {
+    parse(text).map_or_else(|| Value::String(without_nul(text).into_owned()), storable)
 }
 
 /// The value with every number and every text in a form that `jsonb` takes.

@@ -4,10 +4,17 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use reqwest::{Method, StatusCode};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Xtrace, answer};
+use crate::harness::{SeparateXtrace, TOKEN, Xtrace, answer};
+
+/// Memory that the server may ever hold, in a debug build.
+const PEAK_MIB_MAX: u64 = 400;
+const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/x-protobuf";
 
 fn gzip(chunk: &[u8], times: usize) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
@@ -36,69 +43,111 @@ fn field(number: u8, payload: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// The process's memory in MiB (this test's own: the server runs within it).
-fn resident_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+/// Posts with the token; status and body.
+async fn post(url: &str, path: &str, headers: [&str; 2], body: Vec<u8>) -> (StatusCode, Value) {
+    let [content_type, encoding] = headers;
+    let request = reqwest::Client::new()
+        .post(format!("{url}{path}"))
+        .bearer_auth(TOKEN)
+        .body(body);
+    let request = request.header("content-type", content_type);
+    answer(request.header("content-encoding", encoding)).await
 }
 
-async fn post(
-    xtrace: &Xtrace,
-    path: &str,
-    content_type: &str,
-    encoding: &str,
-    body: Vec<u8>,
-) -> (StatusCode, Value) {
-    let request = xtrace
-        .request(Method::POST, path)
-        .body(body)
-        .header("content-type", content_type);
-    answer(request.header("content-encoding", encoding)).await
+async fn get(xtrace: &SeparateXtrace, path: &str) -> Value {
+    let request = xtrace.http.get(format!("{}{path}", xtrace.url));
+    answer(request.bearer_auth(TOKEN)).await.1
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bombs_are_refused_in_bounded_memory() {
-    let xtrace = Xtrace::start().await;
+    let xtrace = SeparateXtrace::start().await;
     // 15 million empty spans: 30 MB of protobuf in some 30 KB of gzip.
-    let spans = field(1, &field(2, &[0x12, 0].repeat(15_000_000)));
-    let spans = gzip(&spans, 1);
+    let spans = gzip(&field(1, &field(2, &[0x12, 0].repeat(15_000_000))), 1);
     assert!(spans.len() < 64 << 10, "{}", spans.len());
-    // 64 MiB and one byte of zeros in 64 KB.
+    // A MiB more than the limit of zeros, in 64 KB.
     let zeros = gzip(&vec![0; 1 << 20], 65);
-    let json_spans = [
-        b"{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[{}".to_vec(),
-        b",{}".repeat(2_000_000),
-        b"]}]}]}".to_vec(),
-    ]
-    .concat();
-    let observations = [
-        b"{\"observations\":[".to_vec(),
-        br#"{"id":"a","traceId":"b"},"#.repeat(60_000),
-        b"{}]}".to_vec(),
-    ]
-    .concat();
-    let before = resident_mib();
-    let too_large = StatusCode::PAYLOAD_TOO_LARGE;
+    let around = |begin: &str, item: &str, times: usize, end: &str| {
+        gzip(format!("{begin}{}{end}", item.repeat(times)).as_bytes(), 1)
+    };
+    let json_spans = around(
+        "{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[{}",
+        ",{}",
+        2_000_000,
+        "]}]}]}",
+    );
+    let observations = around(
+        "{\"observations\":[",
+        r#"{"id":"a","traceId":"b"},"#,
+        60_000,
+        "{}]}",
+    );
+    let points = r#"{"name":"n","value":1,"timestamp":"2026-01-15T10:00:00Z"},"#;
+    let points = around("{\"metrics\":[", points, 210_000, "{}]}");
     for (path, content_type, body) in [
-        ("/v1/traces", "application/x-protobuf", spans),
-        ("/v1/traces", "application/x-protobuf", zeros.clone()),
-        ("/v1/traces", "application/json", zeros.clone()),
-        ("/v1/traces", "application/json", gzip(&json_spans, 1)),
-        ("/v1/l/batch", "application/json", zeros.clone()),
-        ("/v1/l/batch", "application/json", gzip(&observations, 1)),
-        ("/v1/metrics/batch", "application/json", zeros),
+        ("/v1/traces", PROTOBUF, spans),
+        ("/v1/traces", PROTOBUF, zeros.clone()),
+        ("/v1/traces", JSON, zeros.clone()),
+        ("/v1/traces", JSON, json_spans),
+        ("/v1/l/batch", JSON, zeros.clone()),
+        ("/v1/l/batch", JSON, observations),
+        ("/v1/metrics/batch", JSON, zeros),
+        ("/v1/metrics/batch", JSON, points),
     ] {
-        let (status, _) = post(&xtrace, path, content_type, "gzip", body).await;
-        assert_eq!(status, too_large, "{path} {content_type}");
+        let (status, said) = post(&xtrace.url, path, [content_type, "gzip"], body).await;
+        assert_eq!(
+            status,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "{path} {content_type} {said}"
+        );
     }
-    let grown = resident_mib().saturating_sub(before);
-    assert!(grown < 400, "memory grew by {grown} MiB");
-    let (_, traces) = xtrace.get("/api/public/traces").await;
-    assert_eq!(traces["meta"]["totalItems"], 0);
+    let peak = xtrace.peak_mib();
+    assert!(peak < PEAK_MIB_MAX, "memory rose to {peak} MiB");
+    assert_eq!(
+        get(&xtrace, "/api/public/traces").await["meta"]["totalItems"],
+        0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_grow_when_parsed_stay_small() {
+    let xtrace = SeparateXtrace::start().await;
+    // Three million numbers in six megabytes; as values they would take over 300 MB.
+    let list = format!("[{}0]", "0,".repeat(3_000_000));
+    let sparse = |n: u32| {
+        let key = format!("gen_ai.prompt.{n}.content.9999");
+        json!({"key": key, "value": {"stringValue": "x"}})
+    };
+    let sparse: Vec<Value> = (0..4000).map(sparse).collect();
+    let metadata = json!([{"key": "langfuse.observation.metadata",
+                           "value": {"stringValue": format!("{{\"a\":{list}}}")}}]);
+    let headers = [JSON, "identity"];
+    for attributes in [json!(sparse), metadata] {
+        let span = json!({"traceId": "0000000000000000000000000000000a", "spanId": "00000000000000aa",
+                          "startTimeUnixNano": "1768471200000000000", "attributes": attributes});
+        let request = json!({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]});
+        let body = request.to_string().into_bytes();
+        assert_eq!(
+            post(&xtrace.url, "/v1/traces", headers, body).await,
+            (StatusCode::OK, json!({}))
+        );
+    }
+    let usage =
+        format!(r#"{{"observations":[{{"id":"o","traceId":"t","usageDetails":{{"a":{list}}}}}]}}"#);
+    let (status, said) = post(&xtrace.url, "/v1/l/batch", headers, usage.into_bytes()).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{said}");
+    let native = format!(r#"{{"trace":{{"id":"t","metadata":{list},"input":{list}}}}}"#);
+    let (status, said) = post(&xtrace.url, "/v1/l/batch", headers, native.into_bytes()).await;
+    assert_eq!(status, StatusCode::OK, "{said}");
+    // Nothing is lost: what can't be held as values is held as text.
+    let trace = get(&xtrace, "/api/public/traces/t").await;
+    assert_eq!(trace["input"].as_array().unwrap().len(), 3_000_001);
+    assert_eq!(
+        trace["metadata"]["metadata"].as_str().unwrap().len(),
+        6_000_003
+    );
+    let peak = xtrace.peak_mib();
+    assert!(peak < PEAK_MIB_MAX, "memory rose to {peak} MiB");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,14 +155,13 @@ async fn bodies_above_the_limit_are_refused_on_the_wire_and_inflated() {
     let xtrace = Xtrace::start_with(&["--max-request-body-bytes", "1024"]).await;
     let large = vec![b' '; 2000];
     for path in ["/v1/traces", "/v1/l/batch", "/v1/metrics/batch"] {
-        let (status, body) =
-            post(&xtrace, path, "application/json", "identity", large.clone()).await;
+        let (status, said) = post(&xtrace.url, path, [JSON, "identity"], large.clone()).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{path}");
         assert!(
-            body["message"].as_str().unwrap().contains("1024 bytes"),
-            "{body}"
+            said["message"].as_str().unwrap().contains("1024 bytes"),
+            "{said}"
         );
-        let (status, _) = post(&xtrace, path, "application/json", "gzip", gzip(&large, 1)).await;
+        let (status, _) = post(&xtrace.url, path, [JSON, "gzip"], gzip(&large, 1)).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{path}");
     }
 }
@@ -122,39 +170,49 @@ async fn bodies_above_the_limit_are_refused_on_the_wire_and_inflated() {
 async fn two_thousand_traces_in_one_request_are_stored() {
     let xtrace = Xtrace::start().await;
     let spans: Vec<Value> = (1..=2000)
-        .map(|n| json!({"traceId": format!("{n:032x}"), "spanId": "00000000000000aa", "name": "n",
-                        "startTimeUnixNano": "1768471200000000000", "endTimeUnixNano": "1768471200000001000"}))
+        .map(|n| {
+            json!({"traceId": format!("{n:032x}"), "spanId": "00000000000000aa", "name": "n",
+                   "startTimeUnixNano": "1768471200000000000", "endTimeUnixNano": "1768471200000001000"})
+        })
         .collect();
     let request = json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
     assert_eq!(
         xtrace.post("/v1/traces", &request).await,
         (StatusCode::OK, json!({}))
     );
-    let (_, traces) = xtrace.get("/api/public/traces?limit=1").await;
-    assert_eq!(traces["meta"]["totalItems"], 2000);
-    let (_, observations) = xtrace.get("/api/public/observations?limit=1").await;
-    assert_eq!(observations["meta"]["totalItems"], 2000);
+    for path in [
+        "/api/public/traces?limit=1",
+        "/api/public/observations?limit=1",
+    ] {
+        assert_eq!(
+            xtrace.get(path).await.1["meta"]["totalItems"],
+            2000,
+            "{path}"
+        );
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn any_bytes_are_answered() {
-    use proptest::prelude::*;
-    use proptest::test_runner::{Config, TestRunner};
-    let seed = std::fs::read("fixtures/otlp-traces/sample-01-langfuse-sdk/request.json").unwrap();
-    let mut runner = TestRunner::new(Config::with_cases(2000));
+#[test]
+fn any_bytes_are_answered() {
+    let seed = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/otlp-traces/sample-01-langfuse-sdk/request.json"
+    );
+    let seed = std::fs::read(seed).unwrap();
     let strategy = (
         any::<bool>(),
         prop::collection::vec(any::<u8>(), 0..300),
         0..seed.len(),
     );
-    let outcome = runner.run(&strategy, |(is_json, bytes, at)| {
-        // Never a panic, whatever the answer is.
-        xtrace::receivers::otlp::decodes(&bytes, is_json);
-        let mut spoiled = seed.clone();
-        let end = (at + bytes.len()).min(spoiled.len());
-        spoiled.splice(at..end, bytes);
-        xtrace::receivers::otlp::decodes(&spoiled, is_json);
-        Ok(())
-    });
+    let outcome =
+        TestRunner::new(Config::with_cases(2000)).run(&strategy, |(is_json, bytes, at)| {
+            // Never a panic, whatever the answer is.
+            xtrace::receivers::otlp::decodes(&bytes, is_json);
+            let mut spoiled = seed.clone();
+            let end = (at + bytes.len()).min(spoiled.len());
+            spoiled.splice(at..end, bytes);
+            xtrace::receivers::otlp::decodes(&spoiled, is_json);
+            Ok(())
+        });
     assert!(outcome.is_ok(), "{outcome:?}");
 }

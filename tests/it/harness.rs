@@ -132,6 +132,75 @@ impl Xtrace {
     }
 }
 
+/// A server in a process of its own, whose memory can be measured.
+pub(crate) struct SeparateXtrace {
+    pub url: String,
+    pub http: reqwest::Client,
+    child: tokio::process::Child,
+}
+
+impl SeparateXtrace {
+    pub(crate) async fn start() -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_xtrace"))
+            .args([
+                "serve",
+                "--bind-addr",
+                &address,
+                "--api-bearer-token",
+                TOKEN,
+            ])
+            .args([
+                "--xtrace-public-key",
+                PUBLIC_KEY,
+                "--xtrace-secret-key",
+                SECRET_KEY,
+            ])
+            .args([
+                "--traces-retention-days",
+                "0",
+                "--database-url",
+                &new_database().await,
+            ])
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let (url, http) = (format!("http://{address}"), reqwest::Client::new());
+        let began = std::time::Instant::now();
+        while !http
+            .get(format!("{url}/readyz"))
+            .send()
+            .await
+            .is_ok_and(|r| r.status() == 200)
+        {
+            assert!(began.elapsed().as_secs() < 60, "not ready after a minute");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        Self { url, http, child }
+    }
+
+    /// The most memory that it ever held, in MiB.
+    pub(crate) fn peak_mib(&self) -> u64 {
+        let file = format!("/proc/{}/status", self.child.id().unwrap());
+        let status = std::fs::read_to_string(file).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
 /// Sends a request; status and body (null if it is no JSON).
 pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     let response = request.send().await.unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
-use crate::harness::{answer, temp_dir, watch};
+use crate::harness::{answer, free_port, temp_dir, watch};
 
 fn xtrace() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtrace"));
@@ -102,14 +102,6 @@ struct Service {
     url: String,
     token: String,
     http: reqwest::Client,
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 impl Service {

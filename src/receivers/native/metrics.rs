@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::{Request, State};
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use xtrace_model::metric::Series;
 use xtrace_model::{Batch, MetricPoint, ProjectId, environment, time};
 
@@ -20,17 +21,59 @@ const LABELS_MAX: usize = 64;
 const LABEL_BYTES_MAX: usize = 1024;
 
 /// The request.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct MetricsBatch {
     metrics: Option<Capped<Point, POINTS_MAX>>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Point {
     name: String,
-    labels: Option<BTreeMap<String, Value>>,
+    labels: Option<Labels>,
     value: f64,
     timestamp: DateTime<Utc>,
+}
+
+/// Labels as texts; numbers and booleans as they are written.
+#[derive(Default)]
+struct Labels(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LabelsVisitor;
+        impl<'de> Visitor<'de> for LabelsVisitor {
+            type Value = Labels;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object of labels")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
+                let mut labels = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    let text = label_text(value.get()).map_err(A::Error::custom)?;
+                    if key.len().max(text.len()) > LABEL_BYTES_MAX {
+                        let fault = format!("a label holds at most {LABEL_BYTES_MAX} bytes");
+                        return Err(A::Error::custom(fault));
+                    }
+                    labels.insert(key, text);
+                    if labels.len() > LABELS_MAX {
+                        return Err(A::Error::custom(format!("at most {LABELS_MAX} labels")));
+                    }
+                }
+                Ok(Labels(labels))
+            }
+        }
+        deserializer.deserialize_map(LabelsVisitor)
+    }
+}
+
+fn label_text(raw: &str) -> Result<String, &'static str> {
+    match raw.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(raw).map_err(|_| "a label must be text"),
+        Some(b'-' | b'0'..=b'9' | b't' | b'f') => Ok(raw.to_owned()),
+        _ => Err("a label must be a text, a number or a boolean"),
+    }
 }
 
 /// Takes points: stores them, then answers.
@@ -75,34 +118,11 @@ fn into_point(point: Point) -> Result<MetricPoint, (&'static str, String)> {
     if !point.value.is_finite() {
         return Err(("value", "must be a finite number".to_owned()));
     }
-    let labels = point.labels.unwrap_or_default();
-    if labels.len() > LABELS_MAX {
-        return Err(("labels", format!("must have at most {LABELS_MAX} members")));
-    }
-    let labels = labels.into_iter().map(|(key, value)| {
-        let text = match value {
-            Value::String(text) => text,
-            Value::Number(_) | Value::Bool(_) => value.to_string(),
-            _ => {
-                return Err((
-                    "labels",
-                    format!("must hold texts, numbers or booleans; \"{key}\" does not"),
-                ));
-            }
-        };
-        if text.len() > LABEL_BYTES_MAX || key.len() > LABEL_BYTES_MAX {
-            return Err((
-                "labels",
-                format!("must hold at most {LABEL_BYTES_MAX} bytes each"),
-            ));
-        }
-        Ok((key, text))
-    });
     Ok(MetricPoint {
         series: Series {
             name: point.name,
             environment: environment::DEFAULT.to_owned(),
-            labels: labels.collect::<Result<_, _>>()?,
+            labels: point.labels.unwrap_or_default().0,
         },
         time: time::from_utc(point.timestamp),
         value: point.value,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::Json;
 use axum::extract::{Request, State};
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use xtrace_model::observation::{Kind, Level};
@@ -72,16 +72,16 @@ struct ObservationItem {
     input: Option<Box<RawValue>>,
     output: Option<Box<RawValue>>,
     metadata: Option<Box<RawValue>>,
-    usage: Option<Map<String, Value>>,
-    usage_details: Option<Map<String, Value>>,
-    cost_details: Option<Map<String, Value>>,
+    usage: Option<Members>,
+    usage_details: Option<Members>,
+    cost_details: Option<Members>,
     level: Option<String>,
     status_message: Option<String>,
     version: Option<String>,
     parent_observation_id: Option<String>,
     prompt_id: Option<String>,
     prompt_name: Option<String>,
-    prompt_version: Option<Value>,
+    prompt_version: Option<Box<RawValue>>,
     input_price: Option<f64>,
     output_price: Option<f64>,
     total_price: Option<f64>,
@@ -96,6 +96,21 @@ struct ObservationItem {
     unit: Option<String>,
     environment: Option<String>,
     project_id: Option<String>,
+}
+
+/// An object of a size that can be held as values.
+struct Members(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        match xtrace_model::json::parse(raw.get()) {
+            Some(Value::Object(members)) => Ok(Self(members)),
+            _ => Err(serde::de::Error::custom(
+                "expected an object of moderate size",
+            )),
+        }
+    }
 }
 
 /// Takes a trace and observations: stores them, then answers.
@@ -250,7 +265,7 @@ fn into_observation(
     observation.usage = Register::of(usage_of(&item), stamp);
     observation.sent_costs = Register::of(costs_of(&item), stamp);
     observation.sent = sent(&item, stamp);
-    let (prompt_version, odd_version) = prompt_version(item.prompt_version.as_ref());
+    let (prompt_version, odd_version) = prompt_version(item.prompt_version.as_deref());
     observation.prompt_version = Register::of(prompt_version, stamp);
     observation.prompt_name = text(item.prompt_name);
     observation.name = text(cut(item.name));
@@ -312,11 +327,12 @@ fn metadata(raw: Option<&RawValue>, stamp: Stamp) -> Tree {
 }
 
 /// A prompt's version is a whole number; anything else is kept as it came, beside.
-fn prompt_version(sent: Option<&Value>) -> (Option<i32>, Option<Value>) {
-    let Some(sent) = sent.filter(|value| !value.is_null()) else {
-        return (None, None);
-    };
-    let number = match sent {
+fn prompt_version(sent: Option<&RawValue>) -> (Option<i32>, Option<Value>) {
+    let sent = sent.map_or(Value::Null, |raw| {
+        xtrace_model::json::parse_or_text(raw.get())
+    });
+    let number = match &sent {
+        Value::Null => return (None, None),
         Value::Number(number) => number
             .as_i64()
             .and_then(|number| i32::try_from(number).ok()),
@@ -325,7 +341,7 @@ fn prompt_version(sent: Option<&Value>) -> (Option<i32>, Option<Value>) {
     };
     match number {
         Some(number) => (Some(number), None),
-        None => (None, Some(sent.clone())),
+        None => (None, Some(sent)),
     }
 }
 
@@ -342,7 +358,7 @@ fn usage_of(item: &ObservationItem) -> Option<Usage> {
             .into_iter()
             .filter_map(|(kind, count)| Some((kind.to_owned(), count?))),
     );
-    if let Some(usage) = &item.usage {
+    if let Some(Members(usage)) = &item.usage {
         const SPELLINGS: [(&str, [&str; 4]); 3] = [
             (
                 "input",
@@ -369,7 +385,7 @@ fn usage_of(item: &ObservationItem) -> Option<Usage> {
             found.extend(sent.map(|count| (kind.to_owned(), count)));
         }
     }
-    if let Some(details) = &item.usage_details {
+    if let Some(Members(details)) = &item.usage_details {
         found.extend(usage::parse_usage(details));
     }
     found.retain(|_, count| *count >= 0);
@@ -396,10 +412,10 @@ fn costs_of(item: &ObservationItem) -> Option<Costs> {
         let sent = item
             .usage
             .as_ref()
-            .and_then(|usage| usage::cost(usage.get(name)?));
+            .and_then(|usage| usage::cost(usage.0.get(name)?));
         found.extend(sent.map(|cost| (kind.to_owned(), cost)));
     }
-    if let Some(details) = &item.cost_details {
+    if let Some(Members(details)) = &item.cost_details {
         found.extend(usage::parse_costs(details));
     }
     found.retain(|_, cost| cost.is_finite() && *cost >= 0.0);
@@ -411,7 +427,7 @@ fn sent(item: &ObservationItem, stamp: Stamp) -> Tree {
     let usage_unit = item
         .usage
         .as_ref()
-        .and_then(|usage| usage.get("unit"))
+        .and_then(|usage| usage.0.get("unit"))
         .and_then(Value::as_str);
     let numbers = [
         ("latency", item.latency),

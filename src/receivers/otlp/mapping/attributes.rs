@@ -7,6 +7,7 @@ use std::ops::Bound;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Number, Value};
+use xtrace_model::json;
 use xtrace_model::text::{cut_bytes, without_nul};
 
 use super::content;
@@ -142,9 +143,10 @@ pub(super) fn to_text(value: &Value) -> String {
 pub(super) fn as_object(value: &Value) -> Option<Map<String, Value>> {
     match value {
         Value::Object(members) => Some(members.clone()),
-        Value::String(text) if text.trim_start().starts_with('{') => {
-            serde_json::from_str(text).ok()
-        }
+        Value::String(text) if text.trim_start().starts_with('{') => match json::parse(text)? {
+            Value::Object(members) => Some(members),
+            _ => None,
+        },
         _ => None,
     }
 }
@@ -155,7 +157,7 @@ pub(super) fn unfold(value: &Value) -> Value {
         return value.clone();
     };
     let parsed = match text.trim_start().as_bytes().first() {
-        Some(b'{' | b'[') => serde_json::from_str(text).ok(),
+        Some(b'{' | b'[') => json::parse(text),
         _ => None,
     };
     parsed.unwrap_or_else(|| value.clone())

@@ -1,11 +1,13 @@
 //! Objects and arrays that instrumentations flatten into dotted keys, rebuilt (rule IDX).
 //! `gen_ai.prompt.0.role` and `gen_ai.prompt.0.content` become `[{"role": …, "content": …}]`.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::attributes::Attributes;
 
-/// Array slots of one span at most; attributes that would need more are left out.
+/// Slots of all arrays of one side at most; attributes that would need more are left out.
 const SLOTS_MAX: usize = 10_001;
 
 /// Rebuilds what lies under `prefix`, of the keys that `belongs` accepts (given what follows the
@@ -35,59 +37,53 @@ pub(super) fn rebuild(
 #[derive(Default)]
 struct Node {
     value: Option<Value>,
-    children: Vec<(String, Node)>,
+    children: BTreeMap<String, Node>,
+    /// Slots of the array that the children may become, holes included.
+    slots: usize,
 }
 
 impl Node {
-    fn insert(&mut self, path: &str, value: Value, slots: &mut usize) -> bool {
+    /// Puts a value at a path; false if that takes more array slots than are left.
+    fn insert(&mut self, path: &str, value: Value, slots_left: &mut usize) -> bool {
         let (segment, rest) = path
             .split_once('.')
             .map_or((path, None), |(a, b)| (a, Some(b)));
-        if index(segment).is_some_and(|index| index >= SLOTS_MAX) {
-            return false;
-        }
-        let position = self.children.iter().rposition(|(name, _)| name == segment);
-        let position = if let Some(position) = position {
-            position
-        } else {
-            let Some(left) = slots.checked_sub(1) else {
+        if let Some(index) = index(segment) {
+            let needed = index.saturating_add(1).saturating_sub(self.slots);
+            let Some(left) = slots_left.checked_sub(needed) else {
                 return false;
             };
-            *slots = left;
-            self.children.push((segment.to_owned(), Self::default()));
-            self.children.len() - 1
-        };
-        let node = &mut self.children[position].1;
-        if let Some(rest) = rest {
-            node.insert(rest, value, slots)
-        } else {
-            node.value = Some(value);
-            true
+            *slots_left = left;
+            self.slots += needed;
+        }
+        let node = self.children.entry(segment.to_owned()).or_default();
+        match rest {
+            Some(rest) => node.insert(rest, value, slots_left),
+            None => {
+                node.value = Some(value);
+                true
+            }
         }
     }
 
     /// An array if every child is named by a number, else an object. Holes become null; the array
     /// ends with its last element.
     fn into_value(self) -> Value {
-        let numbered = !self.children.is_empty()
-            && self.children.iter().all(|(name, _)| index(name).is_some());
-        if let (Some(value), true) = (&self.value, self.children.is_empty()) {
-            return value.clone();
+        if self.children.is_empty() {
+            return self.value.unwrap_or_default();
         }
-        if !numbered {
+        if !self.children.keys().all(|name| index(name).is_some()) {
             let members = self
                 .children
                 .into_iter()
                 .map(|(name, node)| (name, node.into_value()));
             return Value::Object(members.collect());
         }
-        let mut items = Vec::new();
+        let mut items = vec![Value::Null; self.slots];
         for (name, node) in self.children {
-            let at = index(&name).unwrap_or_default();
-            if items.len() <= at {
-                items.resize(at + 1, Value::Null);
+            if let Some(slot) = index(&name).and_then(|at| items.get_mut(at)) {
+                *slot = node.into_value();
             }
-            items[at] = node.into_value();
         }
         Value::Array(items)
     }
@@ -139,5 +135,18 @@ mod tests {
             &json!([{"x": "near"}]),
         );
         check(&[("p.10001", "far"), ("p.0", "near")], &json!(["near"]));
+    }
+
+    #[test]
+    fn all_arrays_share_their_slots() {
+        let keys: Vec<String> = (0..50).map(|n| format!("p.{n}.x.9000")).collect();
+        let pairs: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "far")).collect();
+        let pairs = pairs.iter().map(|(key, value)| KeyValue {
+            key: (*key).to_owned().into(),
+            value: AnyValue::Text((*value).to_owned().into()),
+        });
+        let (value, used) = rebuild(&Attributes::new(pairs.collect()), "p", |_| true).unwrap();
+        assert_eq!(used.len(), 1);
+        assert!(value.to_string().len() < 100_000);
     }
 }

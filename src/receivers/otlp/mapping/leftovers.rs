@@ -4,6 +4,8 @@
 //! "status", "traceState", "flags", "events", "links", "dropped…Count", "schemaUrl…"}`, members
 //! without a value left out.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 
 use super::attributes::Attributes;
@@ -18,13 +20,15 @@ const TOOL_PREFIX: &str = "llm.tools.";
 
 /// The span's attributes that no other field holds.
 pub(super) fn attributes(attributes: &Attributes, sides: &Sides) -> Value {
-    let used: Vec<&String> = [&sides.input, &sides.output]
+    let sides = [&sides.input, &sides.output];
+    let used: HashSet<&str> = sides
         .into_iter()
         .flatten()
         .flat_map(|side| &side.keys)
+        .map(String::as_str)
         .collect();
     let left = attributes.iter().filter(|(key, value)| {
-        !used.iter().any(|used| used == key)
+        !used.contains(key)
             && !content::is_empty_content(key, value)
             && !metadata::is_source(key, attributes)
             && !TOOL_KEYS.contains(key)

@@ -98,7 +98,7 @@ fn members(value: &Value, source: &Source) -> Map<String, Value> {
 
 /// JSON text as a value; text within it is repaired like any other.
 fn parse(text: &str) -> Option<Value> {
-    serde_json::from_str(&repair_json(text.as_bytes())).ok()
+    xtrace_model::json::parse(&repair_json(text.as_bytes()))
 }
 
 /// Rule M-10: the Python SDK from 5 on writes every value as JSON text, strings too.

@@ -96,7 +96,12 @@ pub(super) fn tags(attributes: &Attributes) -> BTreeSet<String> {
     let tags: Vec<String> = match value {
         Value::Array(items) => items.iter().map(to_text).collect(),
         Value::String(text) if text.starts_with('[') => {
-            let items: Vec<Value> = serde_json::from_str(text).unwrap_or_default();
+            let parsed = xtrace_model::json::parse(text);
+            let items = parsed
+                .as_ref()
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default();
             items.iter().map(to_text).collect()
         }
         Value::String(text) => text.split(',').map(|tag| tag.trim().to_owned()).collect(),
