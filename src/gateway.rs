@@ -4,13 +4,7 @@ use xtrace_store::{Store, Writer};
 
 use crate::auth::Authenticator;
 use crate::limits::ReadLimiter;
-
-/// Bounds on requests.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Bytes of a body, on the wire and decompressed alike.
-    pub body_bytes_max: usize,
-}
+use crate::receivers::body::BodyLimits;
 
 /// The state of every route.
 #[derive(Clone)]
@@ -24,5 +18,5 @@ pub struct Gateway {
     /// How often they may read.
     pub read_limiter: ReadLimiter,
     /// How much they may send.
-    pub limits: Limits,
+    pub body_limits: BodyLimits,
 }

@@ -17,8 +17,9 @@ use xtrace_store::{Options, Store, StoreError, Writer, WriterLimits, keys, maint
 use crate::auth::{Authenticator, hash_key_pair};
 use crate::config::{Database, DatabaseConfig, HealthcheckConfig, KeyPair, ServeConfig};
 use crate::embedded_postgres::EmbeddedPostgres;
-use crate::gateway::{Gateway, Limits};
+use crate::gateway::Gateway;
 use crate::limits::ReadLimiter;
+use crate::receivers::body::BodyLimits;
 use crate::router::router;
 use crate::secrets::{self, Secrets};
 
@@ -98,9 +99,7 @@ impl Server {
             writer,
             authenticator: Authenticator::new(store.clone(), &secrets.api_token, project.clone()),
             read_limiter: ReadLimiter::new(config.reads_per_second(), config.rate_limit_burst),
-            limits: Limits {
-                body_bytes_max: config.body_bytes_max,
-            },
+            body_limits: BodyLimits::new(config.body_bytes_max),
         };
         let background =
             prepare(store.clone(), project, secrets.key_pair, config.retention()).await?;

@@ -65,6 +65,7 @@ impl ApiError {
             Self::BadRequest(_) | Self::Body(BodyError::Corrupt | BodyError::Broken) => {
                 (StatusCode::BAD_REQUEST, "BAD_REQUEST")
             }
+            Self::Body(BodyError::Overloaded) => UNAVAILABLE,
             Self::Body(BodyError::Encoding) => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE")
             }

@@ -1,12 +1,16 @@
-//! Request bodies: read and inflated within one limit, whatever their headers claim.
+//! Request bodies: read and inflated within one limit, whatever their headers claim, and all bodies
+//! together within one budget.
 
 use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Why a body can't be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +21,9 @@ pub enum BodyError {
         /// The limit.
         limit_bytes: usize,
     },
+    /// Too many bytes of other requests are being read; nothing was taken.
+    #[error("too many large requests at once; send it again later")]
+    Overloaded,
     /// A `Content-Encoding` that nobody here knows.
     #[error("unsupported Content-Encoding; use identity, gzip or deflate")]
     Encoding,
@@ -53,19 +60,70 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {
     }
 }
 
-/// Reads a body of at most `limit_bytes`, before and after decompression.
-pub async fn read(headers: &HeaderMap, body: Body, limit_bytes: usize) -> Result<Bytes, BodyError> {
+/// Bounds of request bodies; clones share the budget.
+#[derive(Debug, Clone)]
+pub struct BodyLimits {
+    /// Bytes of one body, on the wire and decompressed alike.
+    pub bytes_max: usize,
+    /// What is left for all bodies, in units of [`UNIT_BYTES`].
+    budget: Arc<Semaphore>,
+}
+
+/// Bytes of all bodies that are read or decoded at a time.
+const BUDGET_BYTES: usize = 160 << 20;
+const UNIT_BYTES: usize = 1 << 10;
+/// How long a request waits for its share; exporters have a queue of a few batches only.
+const BUDGET_WAIT: Duration = Duration::from_secs(2);
+/// What a request that doesn't say its length gets at first.
+const UNANNOUNCED_BYTES: usize = 1 << 20;
+
+impl BodyLimits {
+    /// Bodies of at most so many bytes.
+    pub fn new(bytes_max: usize) -> Self {
+        // One body of the greatest length and its inflated form must fit.
+        let budget = BUDGET_BYTES.max(2 * bytes_max) / UNIT_BYTES;
+        Self {
+            bytes_max,
+            budget: Arc::new(Semaphore::new(budget)),
+        }
+    }
+
+    /// Takes a share of the budget; it is given back when the share is dropped.
+    async fn share(&self, bytes: usize) -> Result<OwnedSemaphorePermit, BodyError> {
+        let units = u32::try_from(bytes.min(self.bytes_max).div_ceil(UNIT_BYTES));
+        let budget = Arc::clone(&self.budget);
+        let share = budget.acquire_many_owned(units.unwrap_or(u32::MAX));
+        let share = tokio::time::timeout(BUDGET_WAIT, share).await;
+        share.ok().and_then(Result::ok).ok_or(BodyError::Overloaded)
+    }
+}
+
+/// A whole body, and the share of the budget that it takes until it is dropped.
+#[derive(Debug)]
+pub struct ReadBody {
+    /// The body, decompressed.
+    pub bytes: Bytes,
+    _shares: [Option<OwnedSemaphorePermit>; 2],
+}
+
+/// Reads a body, and inflates it if it is compressed.
+pub async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &BodyLimits,
+) -> Result<ReadBody, BodyError> {
     let encoding = encoding(headers)?;
+    let limit_bytes = limits.bytes_max;
     let too_large = BodyError::TooLarge { limit_bytes };
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok());
-    if announced
-        .and_then(|text| text.parse::<u64>().ok())
-        .is_some_and(|n| n > limit_bytes as u64)
-    {
+    let announced = announced.and_then(|text| text.parse::<usize>().ok());
+    if announced.is_some_and(|bytes| bytes > limit_bytes) {
         return Err(too_large);
     }
+    let reserved = announced.unwrap_or(UNANNOUNCED_BYTES);
+    let first = limits.share(reserved).await?;
     let collected = Limited::new(body, limit_bytes)
         .collect()
         .await
@@ -77,14 +135,38 @@ pub async fn read(headers: &HeaderMap, body: Body, limit_bytes: usize) -> Result
             }
         })?;
     let wire = collected.to_bytes();
-    match encoding {
-        Encoding::Identity => Ok(wire),
-        _ if wire.is_empty() => Ok(wire),
+    let needed = match encoding {
+        Encoding::Identity => wire.len().saturating_sub(reserved),
+        Encoding::Gzip => announced_by_gzip(&wire),
+        Encoding::Deflate => wire.len().saturating_mul(8),
+    };
+    let second = if needed > 0 {
+        Some(limits.share(needed).await?)
+    } else {
+        None
+    };
+    let bytes = match encoding {
+        Encoding::Identity => wire,
+        _ if wire.is_empty() => wire,
         // Inflating megabytes would hold up every other request on this thread.
         compressed => tokio::task::spawn_blocking(move || inflate(compressed, &wire, limit_bytes))
             .await
-            .map_err(|_| BodyError::Corrupt)?,
-    }
+            .map_err(|_| BodyError::Corrupt)??,
+    };
+    Ok(ReadBody {
+        bytes,
+        _shares: [Some(first), second],
+    })
+}
+
+/// The length that gzip's last four bytes claim: a hint, good enough for a budget.
+fn announced_by_gzip(wire: &[u8]) -> usize {
+    let claimed = wire
+        .last_chunk::<4>()
+        .map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    usize::try_from(claimed)
+        .unwrap_or(usize::MAX)
+        .max(wire.len())
 }
 
 fn inflate(encoding: Encoding, wire: &[u8], limit_bytes: usize) -> Result<Bytes, BodyError> {
@@ -121,7 +203,8 @@ mod tests {
     async fn check(encoding: &'static str, body: Vec<u8>, expected: Result<&[u8], BodyError>) {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_ENCODING, encoding.parse().unwrap());
-        let read = read(&headers, Body::from(body), 100).await;
+        let read = read(&headers, Body::from(body), &BodyLimits::new(100)).await;
+        let read = read.map(|body| body.bytes);
         assert_eq!(read.as_deref(), expected.as_deref(), "{encoding}");
     }
 

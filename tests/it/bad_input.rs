@@ -151,6 +151,27 @@ async fn documents_that_grow_when_parsed_stay_small() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_large_requests_at_once_wait_or_are_refused() {
+    let xtrace = SeparateXtrace::start().await;
+    let body = format!("{{\"trace\":{{\"id\":\"t\"{}}}}}", " ".repeat(30 << 20)).into_bytes();
+    let requests = (0..24).map(|_| {
+        let (url, body) = (xtrace.url.clone(), body.clone());
+        async move { post(&url, "/v1/l/batch", [JSON, "identity"], body).await }
+    });
+    let answers = futures_util::future::join_all(requests).await;
+    let count = |wanted: u16| {
+        answers
+            .iter()
+            .filter(|(status, _)| *status == wanted)
+            .count()
+    };
+    assert_eq!(count(200) + count(503), 24, "{answers:?}");
+    assert!(count(200) >= 4, "{answers:?}");
+    let peak = xtrace.peak_mib();
+    assert!(peak < PEAK_MIB_MAX, "memory rose to {peak} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_above_the_limit_are_refused_on_the_wire_and_inflated() {
     let xtrace = Xtrace::start_with(&["--max-request-body-bytes", "1024"]).await;
     let large = vec![b' '; 2000];

@@ -1,9 +1,11 @@
 //! The program as people run it: its command line, its private Postgres, its end.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -109,6 +111,7 @@ impl Service {
         let address = format!("127.0.0.1:{}", free_port());
         let mut command = xtrace();
         command.args(["serve", "--log-format", "json", "--bind-addr", &address]);
+        command.args(["--rate-limit-qps", "0"]);
         let log = fs::File::options()
             .create(true)
             .append(true)
@@ -267,6 +270,68 @@ async fn it_starts_with_no_configuration_and_survives_every_kill() {
     let (code, _, said) = output(&mut third).await;
     assert_eq!(code, Some(1));
     assert!(said.contains("was made by PostgreSQL 9"), "{said}");
+    fs::remove_file(log_of(&dir)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_the_kill_of_both_under_load() {
+    let dir = temp_dir("killed");
+    watch(&dir);
+    let service = Arc::new(Service::start(&dir).await);
+    let tasks: Vec<_> = (0..6)
+        .map(|client| {
+            let service = Arc::clone(&service);
+            tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                for number in 0.. {
+                    let id = format!("{client}-{number}");
+                    match service.ingest(&id).await {
+                        200 => acknowledged.push(id),
+                        _ => break,
+                    }
+                }
+                acknowledged
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    kill("-9", &service.postgres_pid());
+    service.signal("-9");
+    let mut acknowledged = Vec::new();
+    for task in tasks {
+        acknowledged.extend(task.await.unwrap());
+    }
+    assert!(
+        acknowledged.len() > 100,
+        "only {} requests got through",
+        acknowledged.len()
+    );
+
+    let service = Service::start(&dir).await;
+    let mut found = Vec::new();
+    for page in 1.. {
+        let url = format!(
+            "{}/api/public/traces?fields=core&limit=100&page={page}",
+            service.url
+        );
+        let (_, body) = answer(service.http.get(url).bearer_auth(&service.token)).await;
+        let rows = body["data"].as_array().unwrap();
+        if rows.is_empty() {
+            break;
+        }
+        found.extend(
+            rows.iter()
+                .map(|row| row["id"].as_str().unwrap().to_owned()),
+        );
+    }
+    let distinct: HashSet<&String> = found.iter().collect();
+    assert_eq!(distinct.len(), found.len(), "something is there twice");
+    let lost: Vec<&String> = acknowledged
+        .iter()
+        .filter(|id| !distinct.contains(id))
+        .collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    service.signal("-TERM");
     fs::remove_file(log_of(&dir)).unwrap();
 }
 

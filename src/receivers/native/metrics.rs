@@ -81,8 +81,10 @@ pub async fn receive(
     State(gateway): State<Gateway>,
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
-    let (caller, body) = super::caller_and_body(request, gateway.limits.body_bytes_max).await?;
-    let batch = super::decode(&body, |batch| into_batch(batch, caller.project))?;
+    let (caller, body) = super::caller_and_body(request, &gateway.body_limits).await?;
+    let batch = super::decode(&body.bytes, |batch| into_batch(batch, caller.project))?;
+    // From here on the write queue bounds what the request holds.
+    drop(body);
     gateway.writer.submit(batch).await?;
     Ok(super::stored())
 }

@@ -5,13 +5,12 @@ mod traces;
 
 use axum::Json;
 use axum::extract::Request;
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use xtrace_model::Caller;
 use xtrace_model::text::repair_json;
 
-use super::body;
+use super::body::{self, BodyLimits, ReadBody};
 use crate::api::error::ApiError;
 use crate::auth;
 
@@ -24,10 +23,13 @@ fn stored() -> Json<Value> {
 }
 
 /// Who calls, and the body; credentials are checked first.
-async fn caller_and_body(request: Request, bytes_max: usize) -> Result<(Caller, Bytes), ApiError> {
+async fn caller_and_body(
+    request: Request,
+    limits: &BodyLimits,
+) -> Result<(Caller, ReadBody), ApiError> {
     let (parts, body) = request.into_parts();
     let caller = auth::caller(&parts.extensions).map_err(ApiError::Auth)?;
-    Ok((caller, body::read(&parts.headers, body, bytes_max).await?))
+    Ok((caller, body::read(&parts.headers, body, limits).await?))
 }
 
 /// Decodes JSON, repaired where only its text is at fault. An error names the path of the member.

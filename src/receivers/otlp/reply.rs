@@ -148,6 +148,7 @@ impl OtlpError {
             Self::Body(BodyError::TooLarge { .. }) | Self::Decode(DecodeError::TooMany(_)) => {
                 (StatusCode::PAYLOAD_TOO_LARGE, 3)
             }
+            Self::Body(BodyError::Overloaded) => (StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::Body(BodyError::Corrupt | BodyError::Broken)
             | Self::Decode(DecodeError::Protobuf(_) | DecodeError::Json(_))
             | Self::IngestionVersion(_)

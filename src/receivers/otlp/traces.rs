@@ -3,7 +3,6 @@
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::response::Response;
-use bytes::Bytes;
 use chrono::Utc;
 use xtrace_model::text::repair_json;
 use xtrace_model::{ProjectId, time};
@@ -14,7 +13,7 @@ use super::wire::{Caps, DecodeError};
 use super::{json, protobuf};
 use crate::auth;
 use crate::gateway::Gateway;
-use crate::receivers::body;
+use crate::receivers::body::{self, ReadBody};
 
 /// Takes an export: stores its spans, then answers.
 pub async fn receive(State(gateway): State<Gateway>, request: Request) -> Response {
@@ -56,7 +55,7 @@ async fn export(
     let (parts, body) = request.into_parts();
     let caller = auth::caller(&parts.extensions).map_err(OtlpError::Auth)?;
     let encoding = encoding.ok_or(OtlpError::ContentType)?;
-    let body = body::read(&parts.headers, body, gateway.limits.body_bytes_max).await?;
+    let body = body::read(&parts.headers, body, &gateway.body_limits).await?;
     let sender = sender(&parts.headers);
     let Mapped { batch, rejected } = decode_and_map(body, encoding, caller.project, sender).await?;
     let all = batch.observations.len() + rejected.len();
@@ -74,21 +73,21 @@ async fn export(
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
 async fn decode_and_map(
-    body: Bytes,
+    body: ReadBody,
     encoding: Encoding,
     project: ProjectId,
     sender: Sender,
 ) -> Result<Mapped, DecodeError> {
-    let is_small = body.len() <= INLINE_BYTES_MAX;
+    let is_small = body.bytes.len() <= INLINE_BYTES_MAX;
     let work = move || {
         let received = time::from_utc(Utc::now());
         match encoding {
             Encoding::Protobuf => {
-                let export = protobuf::decode(&body, Caps::default())?;
+                let export = protobuf::decode(&body.bytes, Caps::default())?;
                 Ok(mapping::map(export, project, &sender, received))
             }
             Encoding::Json => {
-                let text = repair_json(&body);
+                let text = repair_json(&body.bytes);
                 let export = json::decode(&text, Caps::default())?;
                 Ok(mapping::map(export, project, &sender, received))
             }
