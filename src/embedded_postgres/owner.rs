@@ -54,6 +54,16 @@ impl Owner {
     pub(super) fn make_private_dir(self, dir: &Path) -> anyhow::Result<()> {
         let context = || format!("the directory {} can't be made private", dir.display());
         fs::create_dir_all(dir).with_context(context)?;
+        // Somebody else's link must not make us change what it points to.
+        if fs::symlink_metadata(dir)
+            .with_context(context)?
+            .is_symlink()
+        {
+            bail!(
+                "{} is a link; the private Postgres needs a directory",
+                dir.display()
+            );
+        }
         if let Self::Other { uid, gid } = self {
             chown(dir, Some(uid), Some(gid)).with_context(context)?;
         }

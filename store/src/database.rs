@@ -84,6 +84,7 @@ impl Store {
 
     /// Runs the migrations (under sqlx's advisory lock) and makes partitions for the days ahead.
     pub async fn migrate(&self) -> Result<(), StoreError> {
+        self.check_version().await?;
         MIGRATIONS
             .run(&self.write)
             .await
@@ -94,6 +95,24 @@ impl Store {
         crate::partitions::make_ahead(self).await?;
         self.migrated.send_replace(true);
         Ok(())
+    }
+
+    /// The schema needs lz4 compression, which came with PostgreSQL 14.
+    async fn check_version(&self) -> Result<(), StoreError> {
+        const OLDEST: i32 = 140_000;
+        let version: i32 = sqlx::query_scalar("select current_setting('server_version_num')::int")
+            .fetch_one(&self.read)
+            .await?;
+        if version >= OLDEST {
+            return Ok(());
+        }
+        let fault = format!(
+            "PostgreSQL 14 or newer is needed; the server is {}",
+            version / 10_000
+        );
+        Err(StoreError::Internal(sqlx::Error::Configuration(
+            fault.into(),
+        )))
     }
 
     /// Asks Postgres for a sign of life.

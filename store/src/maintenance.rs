@@ -36,6 +36,7 @@ pub async fn run(store: Store, retention: Retention) {
 /// One round.
 pub async fn once(store: &Store, retention: Retention) -> Result<(), StoreError> {
     partitions::make_ahead(store).await?;
+    partitions::analyze(store).await?;
     let today = time::day_of(time::from_utc(Utc::now()));
     if let Some(days) = retention.metrics_days {
         partitions::drop_before(store, Partitioned::MetricPoints, today - days).await?;

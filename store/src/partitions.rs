@@ -60,6 +60,16 @@ pub(crate) async fn make_ahead(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Refreshes the planner's statistics of the whole tables: autovacuum looks at partitions only, and
+/// without them a look-up by trace reads far too much.
+pub(crate) async fn analyze(store: &Store) -> Result<(), StoreError> {
+    for table in [Partitioned::Observations, Partitioned::MetricPoints] {
+        let statement = AssertSqlSafe(format!("analyze {}", table.table()));
+        sqlx::query(statement).execute(store.write()).await?;
+    }
+    Ok(())
+}
+
 /// The days that deserve a partition, of those that rows fall on.
 pub(crate) fn worthy(days: impl Iterator<Item = i64>, now: DateTime<Utc>) -> BTreeSet<i64> {
     let today = time::day_of(time::from_utc(now));
