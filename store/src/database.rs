@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use xtrace_model::price::PriceList;
 
 use crate::StoreError;
+use crate::writer::Method;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
@@ -49,6 +50,7 @@ pub struct Store {
     read: PgPool,
     write: PgPool,
     migrated: Arc<watch::Sender<bool>>,
+    method: Method,
 }
 
 /// Writes only look up keys; a hash or merge join would read every partition for that.
@@ -63,6 +65,11 @@ impl Store {
     pub fn new(options: &Options) -> Result<Self, StoreError> {
         let connect: PgConnectOptions = options.database_url.parse()?;
         let connect = connect.application_name("xtrace");
+        let method = if connect.get_socket().is_some() {
+            Method::Copy
+        } else {
+            Method::Insert
+        };
         let timeout_ms = options.statement_timeout.as_millis().to_string();
         let read_options = connect.clone().options([
             ("statement_timeout", timeout_ms.as_str()),
@@ -79,6 +86,7 @@ impl Store {
             read: pool(options.read_connections_max).connect_lazy_with(read_options),
             write: pool(4).connect_lazy_with(connect.options(WRITE_OPTIONS)),
             migrated: Arc::new(watch::Sender::new(false)),
+            method,
         })
     }
 
@@ -132,6 +140,11 @@ impl Store {
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
+    }
+
+    /// How rows are best sent over this connection.
+    pub(crate) fn method(&self) -> Method {
+        self.method
     }
 
     pub(crate) fn read(&self) -> &PgPool {

@@ -15,4 +15,5 @@ mod process; // the program: command line, private Postgres, signals
 mod retention; // old data goes, young data stays
 mod sdk; // this repository's own client
 mod tenants; // credentials open their own project only
-mod tidy; // rules of the house
+mod tidy;
+mod transport; // a database over TCP and over a socket // rules of the house

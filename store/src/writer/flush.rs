@@ -8,7 +8,7 @@ use xtrace_model::{Batch, time};
 
 use super::combine::Documents;
 use super::points::{self, KnownSeries};
-use super::{Request, rows};
+use super::{Method, Request, rows};
 use crate::partitions::{self, Partitioned};
 use crate::{Store, StoreError};
 
@@ -67,7 +67,7 @@ async fn write(
     make_partitions(&mut connection, &documents, &points, now).await?;
     let mut transaction = connection.begin().await?;
     if !documents.traces.is_empty() {
-        write_documents(&mut transaction, documents, now).await?;
+        write_documents(&mut transaction, store.method(), documents, now).await?;
     }
     let new_series = points::write(&mut transaction, series, &points, now).await?;
     transaction.commit().await?;
@@ -98,6 +98,7 @@ async fn make_partitions(
 
 async fn write_documents(
     connection: &mut PgConnection,
+    method: Method,
     mut documents: Documents,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
@@ -106,7 +107,8 @@ async fn write_documents(
     let stored_observations =
         rows::stored_observations(connection, &stored_traces, documents.observations.keys())
             .await?;
-    rows::replace_observations(connection, &mut documents, stored_observations, now).await?;
+    rows::replace_observations(connection, method, &mut documents, stored_observations, now)
+        .await?;
     documents.add_extents();
-    rows::replace_traces(connection, &mut documents, stored_traces, now).await
+    rows::replace_traces(connection, method, &mut documents, stored_traces, now).await
 }

@@ -7,8 +7,11 @@
 mod combine;
 mod copy;
 mod flush;
+mod insert;
 mod points;
 mod rows;
+
+pub(crate) use insert::Method;
 
 use std::sync::Arc;
 use std::time::Duration;

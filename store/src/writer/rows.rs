@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use xtrace_model::{Observation, ProjectId, Trace, json, time};
 
 use super::combine::{Documents, ObservationKey, TraceKey};
-use super::copy::CopyBuffer;
+use super::insert::{Method, Rows};
 use crate::stored::{self, MergeState, ObservationRow, TraceRow};
 use crate::{StoreError, prices};
 
@@ -15,8 +15,6 @@ use crate::{StoreError, prices};
 const STRIPES: u64 = 256;
 /// Names the lock space of traces.
 const LOCK_SPACE: i32 = 0x7874_7263;
-/// How much of a `COPY` stream is sent at a time.
-const CHUNK_BYTES: usize = 256 << 10;
 
 /// A stored document, and what must be known of its row to replace it.
 pub(super) struct Stored<T> {
@@ -159,13 +157,13 @@ fn stored_observation(row: ObservationRow) -> Option<(ObservationKey, Stored<Obs
 /// Writes observations that are new or changed; a repeated one writes nothing.
 pub(super) async fn replace_observations(
     connection: &mut PgConnection,
+    method: Method,
     documents: &mut Documents,
     mut stored: StoredObservations,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
-    let mut buffer = CopyBuffer::new();
+    let mut rows = Rows::default();
     let mut outdated: Vec<(&str, &str, &str, DateTime<Utc>)> = Vec::new();
-    let mut written = 0;
     for (key, observation) in &mut documents.observations {
         let known = stored.remove(key);
         let created_at = known.as_ref().map_or(now, |known| known.created_at);
@@ -184,14 +182,11 @@ pub(super) async fn replace_observations(
             }
             outdated.push((key.0.as_str(), key.1.as_str(), key.2.as_str(), start));
         }
-        encode_observation(&mut buffer, &key.0, observation, [created_at, now]);
-        written += 1;
+        encode_observation(&mut rows, &key.0, observation, [created_at, now]);
     }
     delete_observations(connection, &outdated).await?;
-    if written > 0 {
-        copy_in(connection, OBSERVATIONS_IN, &buffer.finish()).await?;
-    }
-    Ok(())
+    rows.insert(connection, method, "observations", OBSERVATION_NAMES)
+        .await
 }
 
 async fn delete_observations(
@@ -219,13 +214,13 @@ async fn delete_observations(
 /// Writes traces that are new or changed.
 pub(super) async fn replace_traces(
     connection: &mut PgConnection,
+    method: Method,
     documents: &mut Documents,
     mut stored: StoredTraces,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
-    let mut buffer = CopyBuffer::new();
+    let mut rows = Rows::default();
     let (mut projects, mut ids) = (Vec::new(), Vec::new());
-    let mut written = 0;
     for (key, trace) in &mut documents.traces {
         let known = stored.remove(key);
         let created_at = known.as_ref().map_or(now, |known| known.created_at);
@@ -239,8 +234,7 @@ pub(super) async fn replace_traces(
             projects.push(key.0.as_str());
             ids.push(key.1.as_str());
         }
-        encode_trace(&mut buffer, &key.0, trace, [created_at, now]);
-        written += 1;
+        encode_trace(&mut rows, &key.0, trace, [created_at, now]);
     }
     if !ids.is_empty() {
         sqlx::query(
@@ -252,47 +246,21 @@ pub(super) async fn replace_traces(
         .execute(&mut *connection)
         .await?;
     }
-    if written > 0 {
-        copy_in(connection, TRACES_IN, &buffer.finish()).await?;
-    }
-    Ok(())
+    rows.insert(connection, method, "traces", TRACE_NAMES).await
 }
 
-/// Sends a whole `COPY` stream. It is never dropped half-way: that would poison the connection.
-pub(super) async fn copy_in(
-    connection: &mut PgConnection,
-    statement: &'static str,
-    stream: &[u8],
-) -> Result<(), StoreError> {
-    let mut copy = connection.copy_in_raw(statement).await?;
-    for chunk in stream.chunks(CHUNK_BYTES) {
-        if let Err(error) = copy.send(chunk).await {
-            copy.abort("the stream broke").await?;
-            return Err(error.into());
-        }
-    }
-    copy.finish().await?;
-    Ok(())
-}
-
-const TRACES_IN: &str = "copy traces (project_id, id, ts, sent_timestamp, first_start, last_start,
+const TRACE_NAMES: &str = "project_id, id, ts, sent_timestamp, first_start, last_start,
     last_end, name, user_id, session_id, release, version, environment, external_id, public,
     bookmarked, tags, metadata, metadata_decoded, input, output, sent_latency, sent_total_cost,
-    merge_state, created_at, updated_at) from stdin (format binary)";
+    merge_state, created_at, updated_at";
 
-fn encode_trace(
-    buffer: &mut CopyBuffer,
-    project: &ProjectId,
-    trace: &Trace,
-    times: [DateTime<Utc>; 2],
-) {
+fn encode_trace(rows: &mut Rows, project: &ProjectId, trace: &Trace, times: [DateTime<Utc>; 2]) {
     let metadata = trace
         .shown_metadata()
         .map(json::storable)
         .map(|value| value.to_string());
     let [created_at, updated_at] = times.map(time::from_utc);
-    buffer
-        .row(26)
+    rows.row()
         .text(Some(project.as_str()))
         .text(Some(trace.id.as_str()))
         .time(Some(trace.begins()))
@@ -310,7 +278,7 @@ fn encode_trace(
         .bool(trace.public.copied())
         .bool(trace.bookmarked.copied())
         .text_array(trace.tags.iter().map(String::as_str))
-        .jsonb(metadata.as_deref())
+        .jsonb(metadata)
         .bool(Some(trace.metadata_decoded))
         .text(trace.input.text())
         .text(trace.output.text())
@@ -321,21 +289,20 @@ fn encode_trace(
         .time(Some(updated_at));
 }
 
-const OBSERVATIONS_IN: &str = "copy observations (project_id, trace_id, id, start_time, end_time,
+const OBSERVATION_NAMES: &str = "project_id, trace_id, id, start_time, end_time,
     completion_start_time, parent_id, type, name, level, status_message, version, environment,
     model, model_parameters, prompt_name, prompt_version, usage_details, input_usage, output_usage,
     total_usage, sent_costs, cost_details, input_cost, output_cost, total_cost, model_id, tier_id,
     tier_name, input, output, metadata, metadata_decoded, tool_definitions, otel, sent, merge_state,
-    created_at, updated_at) from stdin (format binary)";
+    created_at, updated_at";
 
 fn encode_observation(
-    buffer: &mut CopyBuffer,
+    rows: &mut Rows,
     project: &ProjectId,
     observation: &Observation,
     times: [DateTime<Utc>; 2],
 ) {
-    buffer
-        .row(39)
+    rows.row()
         .text(Some(project.as_str()))
         .text(Some(observation.trace_id.as_str()))
         .text(Some(observation.id.as_str()))
@@ -353,7 +320,7 @@ fn encode_observation(
         .text(observation.model_parameters.text())
         .text(observation.prompt_name.text())
         .int4(observation.prompt_version.copied());
-    encode_costs(buffer, observation);
+    encode_costs(rows, observation);
     let metadata = observation
         .metadata
         .value()
@@ -361,10 +328,9 @@ fn encode_observation(
         .map(|value| value.to_string());
     let sent = observation.sent.value().map(|value| value.to_string());
     let [created_at, updated_at] = times.map(time::from_utc);
-    buffer
-        .text(observation.input.text())
+    rows.text(observation.input.text())
         .text(observation.output.text())
-        .jsonb(metadata.as_deref())
+        .jsonb(metadata)
         .bool(Some(observation.metadata_decoded))
         .text(observation.tool_definitions.text())
         .text(observation.otel.text())
@@ -375,18 +341,17 @@ fn encode_observation(
 }
 
 /// What usage and the price list say; recomputed whenever the observation changes.
-fn encode_costs(buffer: &mut CopyBuffer, observation: &Observation) {
+fn encode_costs(rows: &mut Rows, observation: &Observation) {
     let usage = observation.usage.get();
     let priced = prices().price(observation);
     let costs = Some(&priced.costs).filter(|costs| !costs.is_empty());
     let (tier_id, tier_name) = priced.tier.unzip();
-    buffer
-        .jsonb(usage.map(json_text).as_deref())
+    rows.jsonb(usage.map(json_text))
         .int8(usage.and_then(|usage| stored::sum_like(usage, "input")))
         .int8(usage.and_then(|usage| stored::sum_like(usage, "output")))
         .int8(usage.and_then(|usage| usage.get("total").copied()))
-        .jsonb(observation.sent_costs.get().map(json_text).as_deref())
-        .jsonb(costs.map(json_text).as_deref())
+        .jsonb(observation.sent_costs.get().map(json_text))
+        .jsonb(costs.map(json_text))
         .float8(costs.and_then(|costs| stored::sum_like(costs, "input")))
         .float8(costs.and_then(|costs| stored::sum_like(costs, "output")))
         .float8(costs.and_then(|costs| costs.get("total").copied()))
