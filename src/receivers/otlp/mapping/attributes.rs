@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 use xtrace_model::json;
 use xtrace_model::text::{cut_bytes, without_nul};
 
-use super::content;
+use super::content_keys;
 use crate::receivers::otlp::wire::{AnyValue, KeyValue};
 
 /// Rule V-3: deeper parts become JSON text.
@@ -41,7 +41,7 @@ impl Attributes {
                 attributes.over_cap += 1;
                 continue;
             }
-            let bytes_max = if content::is_content_key(&key) {
+            let bytes_max = if content_keys::is_content_key(&key) {
                 CONTENT_BYTES_MAX
             } else {
                 VALUE_BYTES_MAX

@@ -9,7 +9,8 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use super::attributes::Attributes;
-use super::content::{self, Sides};
+use super::content::Sides;
+use super::content_keys;
 use super::events::SpanEvents;
 use super::{ScopeContext, metadata};
 use crate::receivers::otlp::wire;
@@ -29,7 +30,7 @@ pub(super) fn attributes(attributes: &Attributes, sides: &Sides) -> Value {
         .collect();
     let left = attributes.iter().filter(|(key, value)| {
         !used.contains(key)
-            && !content::is_empty_content(key, value)
+            && !content_keys::is_empty_content(key, value)
             && !metadata::is_source(key, attributes)
             && !TOOL_KEYS.contains(key)
             && !key.starts_with(TOOL_PREFIX)

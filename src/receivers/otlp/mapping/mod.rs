@@ -3,6 +3,7 @@
 
 mod attributes;
 mod content;
+mod content_keys;
 mod context;
 mod events;
 mod identity;

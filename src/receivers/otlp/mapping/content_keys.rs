@@ -1,0 +1,80 @@
+//! Which attributes carry content (M-KEYS): they may be larger than others, and leave the attributes
+//! when their value says nothing.
+
+use serde_json::Value;
+
+use super::attributes::is_said;
+
+/// Keys that carry content (M-KEYS): they have the larger cap, and leave the attributes when their
+/// value says nothing.
+pub(super) fn is_content_key(key: &str) -> bool {
+    const EXACT: [&str; 24] = [
+        "langfuse.trace.input",
+        "langfuse.trace.output",
+        "langfuse.observation.input",
+        "langfuse.observation.output",
+        "traceloop.entity.input",
+        "traceloop.entity.output",
+        "input.value",
+        "output.value",
+        "input",
+        "output",
+        "prompt",
+        "all_messages_events",
+        "events",
+        "final_result",
+        "pydantic_ai.all_messages",
+        "mlflow.spanInputs",
+        "mlflow.spanOutputs",
+        "gen_ai.system_instructions",
+        "gen_ai.input.messages",
+        "gen_ai.output.messages",
+        "gen_ai.tool.call.arguments",
+        "gen_ai.tool.call.result",
+        "genkit:input",
+        "genkit:output",
+    ];
+    const PREFIXED: [&str; 9] = [
+        "ai.prompt",
+        "ai.response.",
+        "ai.result.",
+        "ai.toolCall.",
+        "gcp.vertex.agent.",
+        "lk.",
+        "llm.input_messages",
+        "llm.output_messages",
+        "flue.",
+    ];
+    let indexed = ["gen_ai.prompt", "gen_ai.completion"].iter().any(|prefix| {
+        key.strip_prefix(prefix).is_some_and(|rest| {
+            rest.is_empty()
+                || rest
+                    .strip_prefix('.')
+                    .is_some_and(|path| is_message_path(prefix, path))
+        })
+    });
+    indexed || EXACT.contains(&key) || PREFIXED.iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// Whether a content attribute says nothing, and so is left out of the attributes.
+pub(super) fn is_empty_content(key: &str, value: &Value) -> bool {
+    let empty = !is_said(value)
+        || value.as_str() == Some("{}")
+        || value.as_object().is_some_and(serde_json::Map::is_empty);
+    empty && is_content_key(key)
+}
+
+/// `gen_ai.prompt.name` is an attribute, `gen_ai.prompt.0.role` and `gen_ai.prompt.role` are content.
+pub(super) fn is_message_path(prefix: &str, path: &str) -> bool {
+    const MEMBERS: [&str; 6] = [
+        "role",
+        "content",
+        "tool_calls",
+        "tool_call_id",
+        "function_call",
+        "finish_reason",
+    ];
+    let first = path.split('.').next().unwrap_or_default();
+    let numbered = first.bytes().all(|byte| byte.is_ascii_digit()) && !first.is_empty();
+    numbered || !prefix.starts_with("gen_ai.") || MEMBERS.contains(&first)
+}
