@@ -103,7 +103,7 @@ impl BodyLimits {
 pub struct ReadBody {
     /// The body, decompressed.
     pub bytes: Bytes,
-    _shares: [Option<OwnedSemaphorePermit>; 2],
+    _share: OwnedSemaphorePermit,
 }
 
 /// Reads a body, and inflates it if it is compressed.
@@ -123,7 +123,7 @@ pub async fn read(
         return Err(too_large);
     }
     let reserved = announced.unwrap_or(UNANNOUNCED_BYTES);
-    let first = limits.share(reserved).await?;
+    let mut share = limits.share(reserved).await?;
     let collected = Limited::new(body, limit_bytes)
         .collect()
         .await
@@ -140,11 +140,9 @@ pub async fn read(
         Encoding::Gzip => announced_by_gzip(&wire),
         Encoding::Deflate => wire.len().saturating_mul(8),
     };
-    let second = if needed > 0 {
-        Some(limits.share(needed).await?)
-    } else {
-        None
-    };
+    if needed > 0 {
+        share.merge(limits.share(needed).await?);
+    }
     let bytes = match encoding {
         Encoding::Identity => wire,
         _ if wire.is_empty() => wire,
@@ -155,7 +153,7 @@ pub async fn read(
     };
     Ok(ReadBody {
         bytes,
-        _shares: [Some(first), second],
+        _share: share,
     })
 }
 

@@ -1,5 +1,4 @@
-//! Which attributes carry content (M-KEYS): they may be larger than others, and leave the attributes
-//! when their value says nothing.
+//! Which attributes carry content, and which content says nothing.
 
 use serde_json::Value;
 

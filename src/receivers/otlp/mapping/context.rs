@@ -55,6 +55,13 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()??, numbers.next().flatten().unwrap_or(0)))
 }
 
+/// What all scopes of one resource share.
+pub(super) struct Resource {
+    pub(super) attributes: Attributes,
+    pub(super) dropped_attributes_count: u32,
+    pub(super) schema_url: String,
+}
+
 /// What all spans of one scope share.
 #[derive(Debug)]
 pub(super) struct ScopeContext {
@@ -71,8 +78,9 @@ pub(super) struct ScopeContext {
 
 impl ScopeContext {
     pub(super) fn new(
-        resource: &Attributes,
+        resource: &Resource,
         scope: wire::Scope<'_>,
+        scope_schema_url: String,
         sender: &Sender,
         received: Micros,
     ) -> Self {
@@ -87,17 +95,17 @@ impl ScopeContext {
         let source = Source {
             scope_name: name.clone(),
             scope_version: version.clone(),
-            language: resource.text("telemetry.sdk.language"),
+            language: resource.attributes.text("telemetry.sdk.language"),
             python_header_version: sender.sdk_version.clone().filter(|_| python),
         };
         Self {
             scope: json!({"name": said(&name), "version": said(&version), "attributes": attributes}),
             scope_dropped: scope.dropped_attributes_count,
-            scope_schema_url: String::new(),
-            resource: resource.to_object(),
-            resource_dropped: 0,
-            resource_schema_url: String::new(),
-            resource_metadata: metadata::of(resource, Domain::Trace, &source),
+            scope_schema_url,
+            resource: resource.attributes.to_object(),
+            resource_dropped: resource.dropped_attributes_count,
+            resource_schema_url: resource.schema_url.clone(),
+            resource_metadata: metadata::of(&resource.attributes, Domain::Trace, &source),
             source,
             received,
         }

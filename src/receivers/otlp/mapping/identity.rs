@@ -70,4 +70,14 @@ impl Times {
         };
         Self { start, end, sent }
     }
+
+    /// Begin and end as far as they may order spans and their versions. A time of receipt must not:
+    /// sent twice, a span would differ from itself.
+    pub(super) fn ordering(self) -> (i64, i64) {
+        if self.sent {
+            (self.start, self.end)
+        } else {
+            (0, 0)
+        }
+    }
 }

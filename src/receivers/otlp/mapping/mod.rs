@@ -21,7 +21,7 @@ use xtrace_model::{Batch, Micros, Observation, ProjectId, Trace};
 
 use super::wire::{self, ExportTraces, ResourceSpans, ScopeSpans};
 use attributes::Attributes;
-use context::{ScopeContext, Source};
+use context::{Resource, ScopeContext, Source};
 use identity::SpanIds;
 use span::SpanMapping;
 
@@ -66,19 +66,21 @@ pub(super) fn map(
             scope_spans,
             schema_url,
         } = resource_spans;
-        let attributes = Attributes::new(resource.attributes);
+        let resource = Resource {
+            attributes: Attributes::new(resource.attributes),
+            dropped_attributes_count: resource.dropped_attributes_count,
+            schema_url: schema_url.into_owned(),
+        };
         for scope in scope_spans {
             let ScopeSpans {
                 scope,
                 spans,
-                schema_url: scope_schema_url,
+                schema_url,
             } = scope;
-            let mut context = ScopeContext::new(&attributes, scope, sender, received);
-            context.resource_dropped = resource.dropped_attributes_count;
-            context.resource_schema_url = schema_url.clone().into_owned();
-            context.scope_schema_url = scope_schema_url.into_owned();
+            let schema_url = schema_url.into_owned();
+            let context = ScopeContext::new(&resource, scope, schema_url, sender, received);
             for span in spans {
-                map_span(span, &attributes, &context, &mut mapped);
+                map_span(span, &resource.attributes, &context, &mut mapped);
             }
         }
     }

@@ -120,8 +120,7 @@ impl<'a> SpanMapping<'a> {
 
     /// Orders the versions of this span's fields (rule V-13).
     fn version_stamp(&self) -> Stamp {
-        // A time of receipt must not order versions: sent twice, a span would differ from itself.
-        let end = if self.times.sent { self.times.end } else { 0 };
+        let (_, end) = self.times.ordering();
         Stamp::latest(RANK_EXPLICIT, end, self.hash)
     }
 
@@ -180,11 +179,7 @@ impl<'a> SpanMapping<'a> {
     /// What this span says of its trace (section 4.3): explicit values of the latest span win,
     /// then implicit values of the best root, of equals the earliest.
     fn trace(&self) -> Trace {
-        let (start, end) = if self.times.sent {
-            (self.times.start, self.times.end)
-        } else {
-            (0, 0)
-        };
+        let (start, end) = self.times.ordering();
         let explicit =
             Stamp::latest(RANK_EXPLICIT, start, self.ids.order).of_version(end, self.hash);
         let implicit =
