@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use xtrace::config::{Cli, Command};
 use xtrace::{server, telemetry};
 
+/// A span is dozens of small allocations, made by one thread and freed by another.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::from_command_line();
     telemetry::init(cli.log_format);

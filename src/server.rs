@@ -85,13 +85,20 @@ impl Server {
     /// Starts everything. With a database that is away the service starts too, says so on
     /// `/readyz`, and goes on once the database is there.
     pub async fn start(config: ServeConfig) -> anyhow::Result<Self> {
+        let (url, embedded) = open_database(config.database()).await?;
+        let mut server = Self::start_on(config, &Options::new(url)).await?;
+        server.embedded = embedded;
+        Ok(server)
+    }
+
+    /// The same on a database that is there, however the configuration names one.
+    pub async fn start_on(config: ServeConfig, options: &Options) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(config.bind_addr)
             .await
             .with_context(|| format!("can't listen on {} (BIND_ADDR)", config.bind_addr))?;
         let address = listener.local_addr()?;
-        let (url, embedded) = open_database(config.database()).await?;
         let secrets = make_secrets(&config)?;
-        let store = Store::new(&Options::new(url)).context("DATABASE_URL is malformed")?;
+        let store = Store::new(options).context("DATABASE_URL is malformed")?;
         let (writer, writer_task) = Writer::start(store.clone(), WriterLimits::default());
         let project = config.default_project_id.clone();
         let gateway = Gateway {
@@ -116,7 +123,7 @@ impl Server {
             http,
             writer: writer_task,
             background,
-            embedded,
+            embedded: None,
         })
     }
 

@@ -1,7 +1,8 @@
 //! The price list: from a model's name and usage to costs. Rules: Langfuse's, restated in
 //! docs/mapping.md ("Cost"); the file is an array of models with pricing tiers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{PoisonError, RwLock};
 
 use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 use serde::Deserialize;
@@ -15,7 +16,12 @@ use crate::usage::{Costs, Usage};
 pub struct PriceList {
     models: Vec<Model>,
     names: RegexSet,
+    /// Which model a name means; matching all patterns costs more than the rest of a row.
+    known: RwLock<HashMap<String, Option<usize>>>,
 }
+
+/// Names that are remembered at most.
+const KNOWN_MAX: usize = 10_000;
 
 /// One model of the list.
 #[derive(Debug, Deserialize)]
@@ -101,12 +107,32 @@ impl PriceList {
         let names = RegexSetBuilder::new(patterns)
             .size_limit(64 << 20)
             .build()?;
-        Ok(Self { models, names })
+        Ok(Self {
+            models,
+            names,
+            known: RwLock::default(),
+        })
     }
 
     /// The model of that id.
     pub fn model(&self, id: &str) -> Option<&Model> {
         self.models.iter().find(|model| model.id == id)
+    }
+
+    /// The model that a name means.
+    fn named(&self, name: &str) -> Option<&Model> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = known.get(name) {
+            return index.map(|index| &self.models[index]);
+        }
+        drop(known);
+        let index = self.names.matches(name).iter().next();
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(name.to_owned(), index);
+        index.map(|index| &self.models[index])
     }
 
     /// Prices an observation. Costs that were sent count alone; otherwise those of generations
@@ -116,13 +142,7 @@ impl PriceList {
             .sent_costs
             .get()
             .filter(|costs| !costs.is_empty());
-        let model = observation.model.text().and_then(|name| {
-            self.names
-                .matches(name)
-                .iter()
-                .next()
-                .map(|index| &self.models[index])
-        });
+        let model = observation.model.text().and_then(|name| self.named(name));
         let model_id = model.map(|model| model.id.clone());
         if let Some(costs) = sent_costs {
             return Priced {

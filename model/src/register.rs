@@ -4,14 +4,15 @@
 //! idempotent, so a document made of registers is the same whatever order its parts arrive in,
 //! however they are split over requests, and however often they are repeated.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::stamps::Stamps;
-use crate::time::Micros;
 
 /// Orders the versions of one field. A field without a value has [`Stamp::NEVER`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Stamp {
     /// How much the source counts: explicit values beat implicit ones (`RANK_*`).
     pub rank: u8,
@@ -26,21 +27,35 @@ pub struct Stamp {
 }
 
 /// Written as `rank:time:source:version:content`, zeros at the end left out.
-impl From<Stamp> for String {
-    fn from(stamp: Stamp) -> Self {
-        let Stamp {
+impl fmt::Display for Stamp {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
             rank,
             time,
             source,
             version,
             content,
-        } = stamp;
-        let text = format!("{rank}:{time}:{source:x}:{version}:{content:x}");
-        let mut short = text.as_str();
-        while let Some(shorter) = short.strip_suffix(":0") {
-            short = shorter;
+        } = *self;
+        write!(formatter, "{rank}")?;
+        if (time, source, version, content) != (0, 0, 0, 0) {
+            write!(formatter, ":{time}")?;
         }
-        short.to_owned()
+        if (source, version, content) != (0, 0, 0) {
+            write!(formatter, ":{source:x}")?;
+        }
+        if (version, content) != (0, 0) {
+            write!(formatter, ":{version}")?;
+        }
+        if content != 0 {
+            write!(formatter, ":{content:x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Stamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -207,35 +222,6 @@ impl Register<String> {
     }
 }
 
-/// A span of time known from its parts: the least start and the greatest end seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Extent {
-    /// The least start.
-    pub first: Option<Micros>,
-    /// The greatest start.
-    pub last_start: Option<Micros>,
-    /// The greatest end.
-    pub last: Option<Micros>,
-}
-
-impl Extent {
-    /// The extent of one observation.
-    pub fn of(start: Micros, end: Option<Micros>) -> Self {
-        Self {
-            first: Some(start),
-            last_start: Some(start),
-            last: end,
-        }
-    }
-
-    /// Grows to hold the other extent.
-    pub fn merge(&mut self, other: Self) {
-        self.first = self.first.into_iter().chain(other.first).min();
-        self.last_start = self.last_start.max(other.last_start);
-        self.last = self.last.max(other.last);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,10 +264,10 @@ mod tests {
             long,
             Stamp::latest(RANK_EXPLICIT, 0, 16),
         ] {
-            let text = String::from(stamp);
+            let text = stamp.to_string();
             assert_eq!(Stamp::try_from(text.clone()).unwrap(), stamp, "{text}");
         }
-        assert_eq!(String::from(Stamp::STAND_IN), "1");
+        assert_eq!(Stamp::STAND_IN.to_string(), "1");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The stamps of a document's registers, written down once where they agree.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -8,33 +9,11 @@ use crate::register::Stamp;
 
 /// Field name to stamp; fields not listed have the `common` one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(
-    from = "(Stamp, BTreeMap<String, Stamp>)",
-    into = "(Stamp, BTreeMap<String, Stamp>)"
-)]
-pub struct Stamps {
-    common: Stamp,
-    others: BTreeMap<String, Stamp>,
-}
-
-impl From<(Stamp, BTreeMap<String, Stamp>)> for Stamps {
-    fn from((common, others): (Stamp, BTreeMap<String, Stamp>)) -> Self {
-        Self { common, others }
-    }
-}
-
-impl From<Stamps> for (Stamp, BTreeMap<String, Stamp>) {
-    fn from(stamps: Stamps) -> Self {
-        (stamps.common, stamps.others)
-    }
-}
+pub struct Stamps(Stamp, BTreeMap<Cow<'static, str>, Stamp>);
 
 impl Default for Stamps {
     fn default() -> Self {
-        Self {
-            common: Stamp::NEVER,
-            others: BTreeMap::new(),
-        }
+        Self(Stamp::NEVER, BTreeMap::new())
     }
 }
 
@@ -43,29 +22,30 @@ impl Stamps {
     /// out; cleared ones are always listed, or their missing value would read as never written.
     pub fn collect<const N: usize>(fields: [(&'static str, Stamp, bool); N]) -> Self {
         let written = || fields.iter().filter(|(_, stamp, _)| *stamp != Stamp::NEVER);
-        let mut uses: BTreeMap<Stamp, usize> = BTreeMap::new();
+        let uses = |stamp: Stamp| written().filter(|(_, other, _)| *other == stamp).count();
+        let (mut common, mut most) = (Stamp::NEVER, 0);
         for (_, stamp, _) in written() {
-            *uses.entry(*stamp).or_default() += 1;
+            // Nearly all fields of a document have one stamp, so few are counted.
+            let count = if *stamp == common { 0 } else { uses(*stamp) };
+            if count > most || (count == most && *stamp > common) {
+                (common, most) = (*stamp, count);
+            }
         }
-        let common = uses
-            .into_iter()
-            .max_by_key(|(_, uses)| *uses)
-            .map_or(Stamp::NEVER, |(s, _)| s);
         let others = written()
             .filter(|(_, stamp, has_value)| *stamp != common || !has_value)
-            .map(|(field, stamp, _)| ((*field).to_owned(), *stamp))
+            .map(|(field, stamp, _)| (Cow::Borrowed(*field), *stamp))
             .collect();
-        Self { common, others }
+        Self(common, others)
     }
 
     /// The stamp of a field that has a value.
     pub fn of(&self, field: &str) -> Stamp {
-        self.others.get(field).copied().unwrap_or(self.common)
+        self.1.get(field).copied().unwrap_or(self.0)
     }
 
     /// The stamp of a field without a value: it was cleared, or never written.
     pub fn of_missing(&self, field: &str) -> Stamp {
-        self.others.get(field).copied().unwrap_or(Stamp::NEVER)
+        self.1.get(field).copied().unwrap_or(Stamp::NEVER)
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::register::{Extent, RANK_EXPLICIT, Register, Stamp};
+use crate::register::{RANK_EXPLICIT, Register, Stamp};
 use crate::stamps::Stamps;
 use crate::time::Micros;
 use crate::tree::{OwnedTree, Tree, overlay};
@@ -56,8 +56,6 @@ pub struct Trace {
     pub resource_metadata: Tree,
     /// Whether strings in the metadata are final, rather than JSON text to be parsed by readers.
     pub metadata_decoded: bool,
-    /// When its observations ran.
-    pub extent: Extent,
 }
 
 /// Calls a macro with every register of a trace and the name that its stamp is stored under.
@@ -106,7 +104,6 @@ impl Trace {
             metadata: Tree::default(),
             resource_metadata: Tree::default(),
             metadata_decoded: false,
-            extent: Extent::default(),
         }
     }
 
@@ -121,7 +118,6 @@ impl Trace {
         self.metadata.merge(other.metadata);
         self.resource_metadata.merge(other.resource_metadata);
         self.metadata_decoded |= other.metadata_decoded;
-        self.extent.merge(other.extent);
     }
 
     /// The stamps of all registers, to be stored beside the values.
@@ -137,9 +133,9 @@ impl Trace {
     }
 
     /// When it begins: the time it was given, else its first observation's, else its arrival.
-    pub fn begins(&self) -> Micros {
+    pub fn begins(&self, first_start: Option<Micros>) -> Micros {
         let given = self.timestamp.stamp().rank >= RANK_EXPLICIT;
-        let first = self.extent.first.filter(|_| !given);
+        let first = first_start.filter(|_| !given);
         first.or(self.timestamp.copied()).unwrap_or_default()
     }
 

@@ -22,6 +22,8 @@ pub struct Options {
     pub statement_timeout: Duration,
     /// Connections for reads.
     pub read_connections_max: u32,
+    /// How new rows are sent; chosen by the kind of connection unless it is given.
+    pub method: Option<Method>,
 }
 
 impl Options {
@@ -31,6 +33,7 @@ impl Options {
             database_url: database_url.into(),
             statement_timeout: Duration::from_secs(15),
             read_connections_max: 8,
+            method: None,
         }
     }
 }
@@ -65,11 +68,13 @@ impl Store {
     pub fn new(options: &Options) -> Result<Self, StoreError> {
         let connect: PgConnectOptions = options.database_url.parse()?;
         let connect = connect.application_name("xtrace");
-        let method = if connect.get_socket().is_some() {
+        let is_socket = connect.get_socket().is_some();
+        let by_connection = if is_socket {
             Method::Copy
         } else {
             Method::Insert
         };
+        let method = options.method.unwrap_or(by_connection);
         let timeout_ms = options.statement_timeout.as_millis().to_string();
         let read_options = connect.clone().options([
             ("statement_timeout", timeout_ms.as_str()),

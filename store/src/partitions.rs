@@ -19,7 +19,7 @@ const DAYS_BACK_MAX: i64 = 90;
 const LOCK: i64 = 0x7874_7261_6365_0001;
 
 /// A table with day partitions, and the column that they divide.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Partitioned {
     Observations,
     MetricPoints,

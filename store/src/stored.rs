@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Json;
 use xtrace_model::observation::{Kind, Level};
-use xtrace_model::register::Extent;
 use xtrace_model::tree::OwnedTree;
 use xtrace_model::usage::{Costs, Usage};
 use xtrace_model::{
@@ -76,15 +75,15 @@ impl MergeState {
 pub(crate) struct TraceRow {
     pub(crate) project_id: String,
     pub(crate) id: String,
+    pub(crate) ts: DateTime<Utc>,
     sent_timestamp: Option<DateTime<Utc>>,
     pub(crate) first_start: Option<DateTime<Utc>>,
     pub(crate) last_start: Option<DateTime<Utc>>,
-    last_end: Option<DateTime<Utc>>,
     name: Option<String>,
     user_id: Option<String>,
     session_id: Option<String>,
     release: Option<String>,
-    version: Option<String>,
+    app_version: Option<String>,
     environment: String,
     external_id: Option<String>,
     public: Option<bool>,
@@ -97,13 +96,16 @@ pub(crate) struct TraceRow {
     sent_total_cost: Option<f64>,
     merge_state: String,
     pub(crate) created_at: DateTime<Utc>,
+    /// Changes whenever the row does.
+    pub(crate) version: String,
 }
 
 /// The columns of [`TraceRow`].
-pub(crate) const TRACE_COLUMNS: &str = "t.project_id, t.id, t.sent_timestamp, t.first_start, \
-    t.last_start, t.last_end, t.name, t.user_id, t.session_id, t.release, t.version, t.environment, \
-    t.external_id, t.public, t.bookmarked, t.tags, t.metadata_decoded, t.input, t.output, \
-    t.sent_latency, t.sent_total_cost, t.merge_state, t.created_at";
+pub(crate) const TRACE_COLUMNS: &str = "t.project_id, t.id, t.ts, t.sent_timestamp, t.first_start, \
+    t.last_start, t.name, t.user_id, t.session_id, t.release, t.version as app_version, \
+    t.environment, t.external_id, t.public, t.bookmarked, t.tags, t.metadata_decoded, t.input, t.output, \
+    t.sent_latency, t.sent_total_cost, t.merge_state, t.created_at, \
+    t.xmin::text as version";
 
 fn micros(time: Option<DateTime<Utc>>) -> Option<i64> {
     time.map(time::from_utc)
@@ -121,7 +123,7 @@ impl TraceRow {
             user_id: Register::restore(self.user_id, stamps, "user_id"),
             session_id: Register::restore(self.session_id, stamps, "session_id"),
             release: Register::restore(self.release, stamps, "release"),
-            version: Register::restore(self.version, stamps, "version"),
+            version: Register::restore(self.app_version, stamps, "version"),
             environment: Register::restore(Some(self.environment), stamps, "environment"),
             external_id: Register::restore(self.external_id, stamps, "external_id"),
             public: Register::restore(self.public, stamps, "public"),
@@ -135,11 +137,6 @@ impl TraceRow {
             metadata: state.metadata.unwrap_or_default(),
             resource_metadata: state.resource_metadata.unwrap_or_default(),
             metadata_decoded: self.metadata_decoded,
-            extent: Extent {
-                first: micros(self.first_start),
-                last_start: micros(self.last_start),
-                last: micros(self.last_end),
-            },
         })
     }
 }
@@ -148,8 +145,8 @@ impl TraceRow {
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct ObservationRow {
     pub(crate) project_id: String,
-    trace_id: String,
-    id: String,
+    pub(crate) trace_id: String,
+    pub(crate) id: String,
     pub(crate) start_time: DateTime<Utc>,
     end_time: Option<DateTime<Utc>>,
     completion_start_time: Option<DateTime<Utc>>,

@@ -380,7 +380,10 @@ impl<'a> Field<'a> {
 
     /// Bytes that are no UTF-8 cost themselves, not the request.
     fn text(&self) -> Result<Cow<'a, str>, DecodeError> {
-        Ok(String::from_utf8_lossy(self.bytes()?))
+        let bytes = self.bytes()?;
+        // Nearly all text is sound, and checking is faster than looking for what to repair.
+        Ok(std::str::from_utf8(bytes)
+            .map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed))
     }
 
     fn varint(&self) -> Result<u64, DecodeError> {

@@ -1,89 +1,100 @@
 //! Many batches as one set of documents: parts of the same trace or observation merge before the
 //! database sees them, and every observation's trace is there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::hash_map::{Entry, HashMap};
 
-use xtrace_model::register::Extent;
 use xtrace_model::{Batch, Observation, ObservationId, ProjectId, Trace, TraceId};
 
 /// Names a trace.
-pub(super) type TraceKey = (ProjectId, TraceId);
-/// Names an observation.
-pub(super) type ObservationKey = (ProjectId, TraceId, ObservationId);
+pub(super) type TraceKey<'a> = (&'a ProjectId, &'a TraceId);
 
-/// Documents by key; sorted, so that writers lock in one order.
-#[derive(Default)]
-pub(super) struct Documents {
-    pub(super) traces: BTreeMap<TraceKey, Trace>,
-    pub(super) observations: BTreeMap<ObservationKey, Observation>,
+/// One trace with what came of it. Documents that nothing merged into are borrowed from their batch.
+pub(super) struct Group<'a> {
+    pub(super) project: &'a ProjectId,
+    pub(super) id: &'a TraceId,
+    pub(super) trace: Cow<'a, Trace>,
+    /// In order of their ids, each once.
+    pub(super) observations: Vec<Cow<'a, Observation>>,
 }
 
-impl Documents {
-    /// Merges the documents of the batches.
-    pub(super) fn of<'a>(batches: impl Iterator<Item = &'a Batch>) -> Self {
-        let mut documents = Self::default();
-        for batch in batches {
-            for trace in &batch.traces {
-                documents.add_trace(&batch.project, trace.clone());
-            }
-            for observation in &batch.observations {
-                documents.add_observation(&batch.project, observation.clone());
-            }
-        }
-        documents.add_bare_traces();
-        documents
-    }
-
-    fn add_trace(&mut self, project: &ProjectId, trace: Trace) {
-        let key = (project.clone(), trace.id.clone());
-        match self.traces.get_mut(&key) {
-            Some(known) => known.merge(trace),
-            None => {
-                self.traces.insert(key, trace);
-            }
+impl<'a> Group<'a> {
+    fn new(key: TraceKey<'a>, trace: Cow<'a, Trace>) -> Self {
+        Self {
+            project: key.0,
+            id: key.1,
+            trace,
+            observations: Vec::new(),
         }
     }
 
-    fn add_observation(&mut self, project: &ProjectId, observation: Observation) {
-        let key = (
-            project.clone(),
-            observation.trace_id.clone(),
-            observation.id.clone(),
-        );
-        match self.observations.get_mut(&key) {
-            Some(known) => known.merge(observation),
-            None => {
-                self.observations.insert(key, observation);
+    pub(super) fn key(&self) -> TraceKey<'a> {
+        (self.project, self.id)
+    }
+}
+
+/// The documents of the batches by trace, in order of their keys: the order that writers lock in.
+pub(super) fn by_trace<'a>(batches: &[&'a Batch]) -> Vec<Group<'a>> {
+    let mut combined = Combined::default();
+    for batch in batches {
+        for trace in &batch.traces {
+            combined.add_trace(&batch.project, trace);
+        }
+        for observation in &batch.observations {
+            combined.add_observation(&batch.project, observation);
+        }
+    }
+    let mut groups = combined.groups;
+    groups.sort_unstable_by(|one, other| one.key().cmp(&other.key()));
+    for group in &mut groups {
+        group
+            .observations
+            .sort_unstable_by(|one, other| one.id.cmp(&other.id));
+    }
+    groups
+}
+
+#[derive(Default)]
+struct Combined<'a> {
+    groups: Vec<Group<'a>>,
+    by_key: HashMap<TraceKey<'a>, usize>,
+    /// Where an observation is: its group, and its place there.
+    places: HashMap<(usize, &'a ObservationId), usize>,
+}
+
+impl<'a> Combined<'a> {
+    fn add_trace(&mut self, project: &'a ProjectId, trace: &'a Trace) {
+        let key = (project, &trace.id);
+        match self.by_key.entry(key) {
+            Entry::Occupied(known) => {
+                let group = &mut self.groups[*known.get()];
+                group.trace.to_mut().merge(trace.clone());
             }
-        }
-    }
-
-    /// Makes the traces that only observations name.
-    fn add_bare_traces(&mut self) {
-        for (project, trace_id, _) in self.observations.keys() {
-            let key = (project.clone(), trace_id.clone());
-            self.traces
-                .entry(key)
-                .or_insert_with(|| Trace::new(trace_id.clone()));
-        }
-    }
-
-    /// Gives every trace the extent of its observations, which must be merged with what is stored.
-    pub(super) fn add_extents(&mut self) {
-        for ((project, trace_id, _), observation) in &self.observations {
-            if let Some(trace) = self.traces.get_mut(&(project.clone(), trace_id.clone())) {
-                trace
-                    .extent
-                    .merge(Extent::of(observation.begins(), observation.ends()));
+            Entry::Vacant(new) => {
+                new.insert(self.groups.len());
+                self.groups.push(Group::new(key, Cow::Borrowed(trace)));
             }
         }
     }
 
-    /// Days that the observations begin on.
-    pub(super) fn days(&self) -> BTreeSet<i64> {
-        self.observations
-            .values()
-            .map(|o| xtrace_model::time::day_of(o.begins()))
-            .collect()
+    fn add_observation(&mut self, project: &'a ProjectId, observation: &'a Observation) {
+        let key = (project, &observation.trace_id);
+        let at = *self.by_key.entry(key).or_insert_with(|| {
+            let bare = Cow::Owned(Trace::new(key.1.clone()));
+            self.groups.push(Group::new(key, bare));
+            self.groups.len() - 1
+        });
+        let observations = &mut self.groups[at].observations;
+        match self.places.entry((at, &observation.id)) {
+            Entry::Occupied(known) => {
+                observations[*known.get()]
+                    .to_mut()
+                    .merge(observation.clone());
+            }
+            Entry::Vacant(new) => {
+                new.insert(observations.len());
+                observations.push(Cow::Borrowed(observation));
+            }
+        }
     }
 }

@@ -1,33 +1,153 @@
-//! One transaction: lock, read what is stored, merge, write what changed, commit, answer.
-
-use std::collections::BTreeSet;
+//! One transaction: read what is stored, merge, write what changed, commit, answer.
+//!
+//! Nobody waits for a lock. Every change of a trace or of any of its observations writes the trace's
+//! row, and only if that row is still the one that was read; a new trace conflicts with itself by
+//! its key. Whoever loses such a race rolls back and starts again, now holding the rows locked.
 
 use chrono::{DateTime, Utc};
-use sqlx::{Acquire, PgConnection};
-use xtrace_model::{Batch, time};
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection, PgConnection, Postgres};
+use xtrace_model::{Batch, ProjectId};
 
-use super::combine::Documents;
+use super::changes::{self, Change};
+use super::insert::{Method, Rows};
+use super::partitions::KnownDays;
 use super::points::{self, KnownSeries};
-use super::{Method, Request, rows};
-use crate::partitions::{self, Partitioned};
+use super::{Request, combine, encode, known};
 use crate::{Store, StoreError};
 
-/// Writes a group of requests and answers each. If the group fails for its data, every request is
-/// tried alone, so that only the one with the poison fails.
-pub(super) async fn group(store: &Store, series: &mut KnownSeries, requests: Vec<Request>) {
-    let batches: Vec<&Batch> = requests.iter().map(|request| &request.batch).collect();
-    let outcome = write(store, series, &batches).await;
-    match outcome {
-        Ok(()) => requests
-            .into_iter()
-            .for_each(|request| answer(request, Ok(()))),
-        Err(StoreError::Refused(_) | StoreError::Internal(_)) if requests.len() > 1 => {
-            for request in requests {
-                let outcome = write(store, series, &[&request.batch]).await;
-                answer(request, outcome);
+/// How often a transaction that lost a race starts again.
+const ATTEMPTS: usize = 8;
+
+/// A writer's hold on the database.
+pub(super) struct Flusher {
+    store: Store,
+    connection: Option<PoolConnection<Postgres>>,
+    series: KnownSeries,
+    days: KnownDays,
+}
+
+/// Why a transaction was rolled back.
+enum Setback {
+    /// Another writer was faster.
+    Conflict(Option<sqlx::Error>),
+    Failed(StoreError),
+}
+
+impl From<StoreError> for Setback {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Internal(cause) | StoreError::Unavailable(Some(cause))
+                if is_conflict(&cause) =>
+            {
+                Self::Conflict(Some(cause))
+            }
+            other => Self::Failed(other),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Setback {
+    fn from(error: sqlx::Error) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
+/// Unique violation, serialization failure, deadlock.
+fn is_conflict(error: &sqlx::Error) -> bool {
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| ["23505", "40001", "40P01"].contains(&code.as_ref()))
+}
+
+impl Flusher {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            store,
+            connection: None,
+            series: KnownSeries::default(),
+            days: KnownDays::default(),
+        }
+    }
+
+    /// Writes a group of requests and answers each. If the group fails for its data, every request
+    /// is tried alone, so that only the one with the poison fails.
+    pub(super) async fn flush(&mut self, requests: Vec<Request>) {
+        let batches: Vec<&Batch> = requests.iter().map(|request| &request.batch).collect();
+        match self.write(&batches).await {
+            Ok(()) => requests
+                .into_iter()
+                .for_each(|request| request.answer(Ok(()))),
+            Err(StoreError::Refused(_) | StoreError::Internal(_)) if requests.len() > 1 => {
+                for request in requests {
+                    match self.write(&[&request.batch]).await {
+                        Ok(()) => request.answer(Ok(())),
+                        Err(error) => refuse(vec![request], error),
+                    }
+                }
+            }
+            Err(error) => refuse(requests, error),
+        }
+    }
+
+    /// Commits the batches: all of their rows, or none.
+    async fn write(&mut self, batches: &[&Batch]) -> Result<(), StoreError> {
+        let mut reconnected = false;
+        let mut last = None;
+        for attempt in 0..ATTEMPTS {
+            match self.attempt(batches, attempt > 0).await {
+                Ok(()) => return Ok(()),
+                Err(Setback::Conflict(cause)) => last = cause,
+                // A connection that was idle may have died since; everything may be sent twice.
+                Err(Setback::Failed(StoreError::Unavailable(_)))
+                    if !reconnected && self.drop_connection() =>
+                {
+                    reconnected = true;
+                }
+                Err(Setback::Failed(error)) => {
+                    self.drop_connection();
+                    return Err(error);
+                }
             }
         }
-        Err(error) => refuse(requests, error),
+        Err(StoreError::Unavailable(last))
+    }
+
+    /// Whether there was one.
+    fn drop_connection(&mut self) -> bool {
+        // Closed, not given back: what it is in the middle of must end with it.
+        self.connection
+            .take()
+            .map(|connection| drop(connection.detach()))
+            .is_some()
+    }
+
+    async fn attempt(&mut self, batches: &[&Batch], lock: bool) -> Result<(), Setback> {
+        let method = self.store.method();
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(
+                self.store
+                    .write()
+                    .acquire()
+                    .await
+                    .map_err(StoreError::from)?,
+            ),
+        };
+        let now = Utc::now();
+        let points = points::latest(batches);
+        self.days.make(connection, batches, now).await?;
+        let mut transaction = connection.begin().await?;
+        let groups = combine::by_trace(batches);
+        if !groups.is_empty() {
+            write_documents(&mut transaction, method, groups, lock, now).await?;
+        }
+        let new_series =
+            points::write(&mut transaction, method, &self.series, &points, now).await?;
+        transaction.commit().await?;
+        self.series.remember(new_series);
+        Ok(())
     }
 }
 
@@ -38,77 +158,147 @@ fn refuse(requests: Vec<Request>, error: StoreError) {
     let mut requests = requests.into_iter();
     let first = requests.next();
     for request in requests {
-        answer(request, Err(error.for_another()));
+        request.answer(Err(error.for_another()));
     }
     if let Some(request) = first {
-        answer(request, Err(error));
+        request.answer(Err(error));
     }
 }
 
-fn answer(request: Request, outcome: Result<(), StoreError>) {
-    let Request {
-        room, committed, ..
-    } = request;
-    drop(room);
-    // A caller that went away doesn't matter: its rows are committed, and sending them again
-    // would change nothing.
-    let _ = committed.send(outcome);
-}
-
-async fn write(
-    store: &Store,
-    series: &mut KnownSeries,
-    batches: &[&Batch],
-) -> Result<(), StoreError> {
-    let now = Utc::now();
-    let documents = Documents::of(batches.iter().copied());
-    let points = points::latest(batches);
-    let mut connection = store.write().acquire().await?;
-    make_partitions(&mut connection, &documents, &points, now).await?;
-    let mut transaction = connection.begin().await?;
-    if !documents.traces.is_empty() {
-        write_documents(&mut transaction, store.method(), documents, now).await?;
-    }
-    let new_series = points::write(&mut transaction, series, &points, now).await?;
-    transaction.commit().await?;
-    series.remember(new_series);
-    Ok(())
-}
-
-async fn make_partitions(
-    connection: &mut PgConnection,
-    documents: &Documents,
-    points: &points::Latest<'_>,
-    now: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    let today = time::day_of(time::from_utc(now));
-    // Today and the days after it are made ahead of time.
-    let old = |days: BTreeSet<i64>| days.into_iter().filter(move |day| *day < today - 1);
-    for (table, days) in [
-        (Partitioned::Observations, documents.days()),
-        (Partitioned::MetricPoints, points::days(points)),
-    ] {
-        let days = partitions::worthy(old(days), now);
-        if !days.is_empty() {
-            partitions::make(connection, table, &days).await?;
-        }
-    }
-    Ok(())
-}
-
+/// In this order for all writers, so that they can't wait for each other in a circle: stored traces,
+/// new traces, observations; each by key.
 async fn write_documents(
     connection: &mut PgConnection,
     method: Method,
-    mut documents: Documents,
+    groups: Vec<combine::Group<'_>>,
+    lock: bool,
     now: DateTime<Utc>,
+) -> Result<(), Setback> {
+    let mut known = known::read(connection, &groups, lock).await?;
+    let mut changes = changes::merge(groups, &mut known, now);
+    if changes.is_empty() {
+        return Ok(());
+    }
+    roll_up(connection, &known, &mut changes).await?;
+    write_traces(connection, method, &changes, now).await?;
+    delete_outdated(connection, &changes).await?;
+    let mut rows = Rows::new("observations", encode::OBSERVATION_COLUMNS, method);
+    for change in &changes {
+        for observation in &change.observations {
+            encode::observation(&mut rows, change.project, observation, now);
+        }
+    }
+    rows.insert(connection).await?;
+    mark_usage(connection, &changes).await?;
+    Ok(())
+}
+
+/// Sums up the traces that are known: their other observations count too.
+async fn roll_up(
+    connection: &mut PgConnection,
+    known: &known::Known,
+    changes: &mut [Change<'_>],
 ) -> Result<(), StoreError> {
-    rows::lock(connection, documents.traces.keys()).await?;
-    let stored_traces = rows::stored_traces(connection, documents.traces.keys()).await?;
-    let stored_observations =
-        rows::stored_observations(connection, &stored_traces, documents.observations.keys())
-            .await?;
-    rows::replace_observations(connection, method, &mut documents, stored_observations, now)
+    let replacing = |change: &&Change<'_>| change.version.is_some();
+    if !changes.iter().any(|change| change.version.is_some()) {
+        return Ok(());
+    }
+    let keys: Vec<_> = changes.iter().filter(replacing).map(Change::key).collect();
+    let mut parts = known::parts(connection, known, &keys).await?;
+    for change in changes.iter_mut().filter(|change| change.version.is_some()) {
+        let parts = parts.remove(&known::name(change.key())).unwrap_or_default();
+        change.roll_up(parts);
+    }
+    Ok(())
+}
+
+async fn write_traces(
+    connection: &mut PgConnection,
+    method: Method,
+    changes: &[Change<'_>],
+    now: DateTime<Utc>,
+) -> Result<(), Setback> {
+    let mut replaced = Rows::new("traces", encode::TRACE_COLUMNS, Method::Insert);
+    let mut new = Rows::new("traces", encode::TRACE_COLUMNS, method);
+    let mut expected = 0;
+    for change in changes {
+        if let Some(version) = &change.version {
+            encode::trace(&mut replaced, change, now);
+            replaced.text(Some(version));
+            expected += 1;
+        } else {
+            encode::trace(&mut new, change, now);
+        }
+    }
+    if replaced.replace(connection).await? != expected {
+        return Err(Setback::Conflict(None));
+    }
+    new.insert(connection).await?;
+    Ok(())
+}
+
+async fn delete_outdated(
+    connection: &mut PgConnection,
+    changes: &[Change<'_>],
+) -> Result<(), Setback> {
+    let mut projects = Vec::new();
+    let (mut traces, mut ids, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    for change in changes {
+        for observation in &change.observations {
+            if let Some(start) = observation.outdated {
+                projects.push(change.project.as_str());
+                traces.push(change.trace.id.as_str());
+                ids.push(observation.document.id.as_str());
+                starts.push(start);
+            }
+        }
+    }
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let expected = ids.len() as u64;
+    let deleted = sqlx::query(
+        "delete from observations o
+          using unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) k(project_id, trace_id, id, start_time)
+          where o.project_id = k.project_id and o.trace_id = k.trace_id and o.id = k.id
+            and o.start_time = k.start_time",
+    )
+    .bind(projects)
+    .bind(traces)
+    .bind(ids)
+    .bind(starts)
+    .execute(connection)
+    .await?;
+    if deleted.rows_affected() != expected {
+        return Err(Setback::Conflict(None));
+    }
+    Ok(())
+}
+
+/// Tells the hours whose usage must be summed up again; see `usage.rs`.
+async fn mark_usage(
+    connection: &mut PgConnection,
+    changes: &[Change<'_>],
+) -> Result<(), StoreError> {
+    let mut hours: Vec<(&ProjectId, DateTime<Utc>)> = Vec::new();
+    for change in changes {
+        hours.extend(
+            change
+                .hours()
+                .into_iter()
+                .map(|hour| (change.project, hour)),
+        );
+    }
+    hours.sort_unstable();
+    hours.dedup();
+    let (projects, hours): (Vec<_>, Vec<_>) = hours
+        .into_iter()
+        .map(|(project, hour)| (project.as_str(), hour))
+        .unzip();
+    sqlx::query("insert into usage_dirty (project_id, hour) select * from unnest($1::text[], $2::timestamptz[])")
+        .bind(projects)
+        .bind(hours)
+        .execute(connection)
         .await?;
-    documents.add_extents();
-    rows::replace_traces(connection, method, &mut documents, stored_traces, now).await
+    Ok(())
 }

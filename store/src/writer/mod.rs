@@ -3,22 +3,36 @@
 //! Requests queue while a transaction runs; the next transaction takes all that queued (group
 //! commit without a timer). The queue is bounded in rows and bytes: a batch that finds no room
 //! within [`WriterLimits::admission_wait`] is refused whole.
+//!
+//! - `room`: admission. `flush`: one transaction, from reading to answering.
+//! - `combine` → `known` → `changes` (with `rollup`): what came, what is stored, what differs.
+//! - `encode` → `insert`, `copy`: documents as rows, rows as bytes.
+//! - `points`: metric points. `partitions`: days that rows need.
 
+mod changes;
 mod combine;
 mod copy;
+mod encode;
 mod flush;
 mod insert;
+mod known;
+mod partitions;
 mod points;
-mod rows;
+mod rollup;
+mod room;
 
-pub(crate) use insert::Method;
+pub use insert::Method;
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use xtrace_model::Batch;
+
+use flush::Flusher;
+use room::{Claim, Room};
 
 use crate::{Store, StoreError};
 
@@ -35,6 +49,8 @@ pub struct WriterLimits {
     pub flush_rows_max: usize,
     /// Bytes of one transaction, unless a single request has more.
     pub flush_bytes_max: usize,
+    /// Transactions that run at a time.
+    pub writers: usize,
 }
 
 impl Default for WriterLimits {
@@ -45,6 +61,7 @@ impl Default for WriterLimits {
             admission_wait: Duration::from_secs(2),
             flush_rows_max: 5_000,
             flush_bytes_max: 16 << 20,
+            writers: 2,
         }
     }
 }
@@ -53,10 +70,10 @@ impl Default for WriterLimits {
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 const REQUESTS_MAX: usize = 4096;
 
-/// Takes batches; clones share one queue.
+/// Takes batches; clones share the queues.
 #[derive(Clone)]
 pub struct Writer {
-    requests: mpsc::Sender<Request>,
+    queues: Arc<[mpsc::Sender<Request>]>,
     room: Arc<Room>,
 }
 
@@ -67,39 +84,36 @@ struct Request {
     committed: oneshot::Sender<Result<(), StoreError>>,
 }
 
-/// Rows and bytes that are still free.
-struct Room {
-    rows: Semaphore,
-    bytes: Semaphore,
-    limits: WriterLimits,
-}
-
-/// Rows and bytes that a batch holds until it is written.
-struct Claim {
-    room: Arc<Room>,
-    rows: usize,
-    bytes: usize,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.room.rows.add_permits(self.rows);
-        self.room.bytes.add_permits(self.bytes);
+impl Request {
+    fn answer(self, outcome: Result<(), StoreError>) {
+        drop(self.room);
+        // A caller that went away doesn't matter: its rows are committed, and sending them again
+        // would change nothing.
+        let _ = self.committed.send(outcome);
     }
 }
 
 impl Writer {
-    /// Starts the writer. It ends, with everything written, when all clones are dropped; the
+    /// Starts the writers. They end, with everything written, when all clones are dropped; the
     /// handle tells when.
     pub fn start(store: Store, limits: WriterLimits) -> (Self, JoinHandle<()>) {
-        let (requests, queue) = mpsc::channel(REQUESTS_MAX);
-        let room = Arc::new(Room {
-            rows: Semaphore::new(limits.queue_rows_max),
-            bytes: Semaphore::new(limits.queue_bytes_max),
-            limits,
+        let (queues, tasks): (Vec<_>, Vec<_>) = (0..limits.writers)
+            .map(|_| {
+                let (queue, requests) = mpsc::channel(REQUESTS_MAX);
+                (queue, tokio::spawn(run(store.clone(), requests, limits)))
+            })
+            .unzip();
+        let writer = Self {
+            queues: queues.into(),
+            room: Room::new(limits),
+        };
+        let all = tokio::spawn(async move {
+            for task in tasks {
+                // A writer that panicked has answered its callers by dropping their requests.
+                let _ = task.await;
+            }
         });
-        let task = tokio::spawn(run(store, queue, limits));
-        (Self { requests, room }, task)
+        (writer, all)
     }
 
     /// Writes a batch: `Ok` means that all of it is committed, an error that none of it was
@@ -111,50 +125,39 @@ impl Writer {
         let full = || StoreError::Overloaded {
             retry_after: RETRY_AFTER,
         };
-        let wait = self.room.limits.admission_wait;
-        let claim = tokio::time::timeout(wait, self.claim(&batch))
-            .await
-            .map_err(|_| full())?;
+        let room = self.room.claim(&batch).await.ok_or_else(full)?;
+        let queue = &self.queues[route(&batch, self.queues.len())];
         let (committed, answer) = oneshot::channel();
         let request = Request {
             batch,
-            room: claim,
+            room,
             committed,
         };
-        self.requests.try_send(request).map_err(|_| full())?;
+        queue.try_send(request).map_err(|_| full())?;
         answer.await.unwrap_or(Err(StoreError::Unavailable(None)))
-    }
-
-    /// Waits for room. A batch larger than the whole queue takes all of it.
-    async fn claim(&self, batch: &Batch) -> Claim {
-        let limits = &self.room.limits;
-        let rows = batch.rows().min(limits.queue_rows_max);
-        let bytes = batch.bytes.clamp(1, limits.queue_bytes_max);
-        take(&self.room.rows, rows).await;
-        let mut claim = Claim {
-            room: Arc::clone(&self.room),
-            rows,
-            bytes: 0,
-        };
-        take(&self.room.bytes, bytes).await;
-        claim.bytes = bytes;
-        claim
     }
 }
 
-async fn take(semaphore: &Semaphore, permits: usize) {
-    let permits = u32::try_from(permits).unwrap_or(u32::MAX);
-    // The semaphores are never closed.
-    if let Ok(permit) = semaphore.acquire_many(permits).await {
-        SemaphorePermit::forget(permit);
+/// Which writer takes a batch: parts of one trace that come in several requests mostly meet in one
+/// transaction, rather than race each other.
+fn route(batch: &Batch, writers: usize) -> usize {
+    let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
+    batch.project.hash(&mut hasher);
+    if let Some(observation) = batch.observations.first() {
+        observation.trace_id.hash(&mut hasher);
+    } else if let Some(trace) = batch.traces.first() {
+        trace.id.hash(&mut hasher);
+    } else if let Some(point) = batch.points.first() {
+        point.series.id(&batch.project).hash(&mut hasher);
     }
+    usize::try_from(hasher.digest() % writers as u64).unwrap_or_default()
 }
 
 async fn run(store: Store, mut queue: mpsc::Receiver<Request>, limits: WriterLimits) {
-    let mut series = points::KnownSeries::default();
+    let mut flusher = Flusher::new(store);
     while let Some(first) = queue.recv().await {
         let requests = take_group(first, &mut queue, limits);
-        flush::group(&store, &mut series, requests).await;
+        flusher.flush(requests).await;
     }
 }
 

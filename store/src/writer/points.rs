@@ -1,12 +1,13 @@
 //! Metric points of a transaction: series that are new go to the dictionary, points to their day.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use xtrace_model::metric::Series;
 use xtrace_model::{Batch, Micros, ProjectId, time};
 
+use super::insert::{Method, Rows};
 use crate::StoreError;
 
 /// Newest value by project, series and time, with the series itself.
@@ -43,14 +44,10 @@ pub(super) fn latest<'a>(batches: &[&'a Batch]) -> Latest<'a> {
     latest
 }
 
-/// Days that the points fall on.
-pub(super) fn days(points: &Latest<'_>) -> BTreeSet<i64> {
-    points.keys().map(|(_, _, at)| time::day_of(*at)).collect()
-}
-
 /// Writes the points; returns the series to remember once the transaction is committed.
 pub(super) async fn write(
     connection: &mut PgConnection,
+    method: Method,
     known: &KnownSeries,
     points: &Latest<'_>,
     now: DateTime<Utc>,
@@ -59,6 +56,45 @@ pub(super) async fn write(
         return Ok(Vec::new());
     }
     let new_series = write_series(connection, known, points, now).await?;
+    if method != Method::Copy || !copy(connection, points).await? {
+        upsert(connection, points).await?;
+    }
+    Ok(new_series)
+}
+
+/// Whether all points are new; else nothing is written.
+async fn copy(connection: &mut PgConnection, points: &Latest<'_>) -> Result<bool, StoreError> {
+    const COLUMNS: &[&str] = &["project_id", "series_id", "ts", "value"];
+    let mut rows = Rows::new("metric_points", COLUMNS, Method::Copy);
+    for ((project, series, at), (_, value)) in points {
+        rows.row()
+            .text(Some(project.as_str()))
+            .int8(Some(*series))
+            .time(Some(*at))
+            .float8(Some(*value));
+    }
+    let mut savepoint = connection.begin().await?;
+    match rows.insert(&mut savepoint).await {
+        Ok(()) => {
+            savepoint.commit().await?;
+            Ok(true)
+        }
+        Err(StoreError::Internal(cause)) if is_repeated(&cause) => {
+            savepoint.rollback().await?;
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_repeated(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
+/// Points that are there already get the newer value.
+async fn upsert(connection: &mut PgConnection, points: &Latest<'_>) -> Result<(), StoreError> {
     let keys = || points.keys();
     sqlx::query(
         "insert into metric_points (project_id, series_id, ts, value)
@@ -72,7 +108,7 @@ pub(super) async fn write(
     .bind(points.values().map(|(_, value)| *value).collect::<Vec<_>>())
     .execute(connection)
     .await?;
-    Ok(new_series)
+    Ok(())
 }
 
 async fn write_series(

@@ -27,6 +27,9 @@ const TRUNCATED: &str = "xtrace.truncated";
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(super) struct Attributes {
     values: BTreeMap<String, Value>,
+    /// Which lengths the keys have, modulo 64: most look-ups are for keys that nobody sent, and
+    /// most of those differ in length from all that were.
+    lengths: u64,
     /// Attributes beyond the cap, not kept.
     pub(super) over_cap: u32,
 }
@@ -50,18 +53,24 @@ impl Attributes {
             if cut_value(&mut value, bytes_max) {
                 truncated.push(Value::String(key.clone()));
             }
-            attributes.values.insert(key, value);
+            attributes.insert(key, value);
         }
         if !truncated.is_empty() {
-            attributes
-                .values
-                .insert(TRUNCATED.to_owned(), Value::Array(truncated));
+            attributes.insert(TRUNCATED.to_owned(), Value::Array(truncated));
         }
         attributes
     }
 
+    fn insert(&mut self, key: String, value: Value) {
+        self.lengths |= length_bit(&key);
+        self.values.insert(key, value);
+    }
+
     /// The value, unless it is absent, null or "".
     pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        if self.lengths & length_bit(key) == 0 {
+            return None;
+        }
         self.values.get(key).filter(|value| is_said(value))
     }
 
@@ -124,6 +133,10 @@ impl Attributes {
                 .collect(),
         )
     }
+}
+
+fn length_bit(key: &str) -> u64 {
+    1 << (key.len() % 64)
 }
 
 /// Whether a value says anything: not null, not "".

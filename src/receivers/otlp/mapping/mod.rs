@@ -16,8 +16,10 @@ mod span;
 mod trace_fields;
 mod usage;
 
+use std::collections::HashMap;
+
 use xtrace_model::text::without_nul;
-use xtrace_model::{Batch, Micros, Observation, ProjectId, Trace};
+use xtrace_model::{Batch, Micros, Observation, ProjectId, Trace, TraceId};
 
 use super::wire::{self, ExportTraces, ResourceSpans, ScopeSpans};
 use attributes::Attributes;
@@ -60,6 +62,13 @@ pub(super) fn map(
         batch: Batch::new(project),
         rejected: Vec::new(),
     };
+    let scopes = export
+        .resource_spans
+        .iter()
+        .flat_map(|spans| &spans.scope_spans);
+    let spans = scopes.map(|scope| scope.spans.len()).sum();
+    mapped.batch.observations.reserve_exact(spans);
+    let mut traces = HashMap::new();
     for resource_spans in export.resource_spans {
         let ResourceSpans {
             resource,
@@ -80,7 +89,13 @@ pub(super) fn map(
             let schema_url = schema_url.into_owned();
             let context = ScopeContext::new(&resource, scope, schema_url, sender, received);
             for span in spans {
-                map_span(span, &resource.attributes, &context, &mut mapped);
+                map_span(
+                    span,
+                    &resource.attributes,
+                    &context,
+                    &mut traces,
+                    &mut mapped,
+                );
             }
         }
     }
@@ -91,6 +106,7 @@ fn map_span(
     span: wire::Span<'_>,
     resource: &Attributes,
     context: &ScopeContext,
+    traces: &mut HashMap<TraceId, usize>,
     mapped: &mut Mapped,
 ) {
     match SpanIds::of(&span) {
@@ -98,7 +114,14 @@ fn map_span(
             let (observation, trace) = SpanMapping::new(span, ids, resource, context).finish();
             mapped.batch.bytes += footprint(&observation, &trace);
             mapped.batch.observations.push(observation);
-            mapped.batch.traces.push(trace);
+            // Spans of a trace mostly come together: its parts are merged here, not by the writer.
+            match traces.get(&trace.id) {
+                Some(at) => mapped.batch.traces[*at].merge(trace),
+                None => {
+                    traces.insert(trace.id.clone(), mapped.batch.traces.len());
+                    mapped.batch.traces.push(trace);
+                }
+            }
         }
         Err(reason) => mapped.rejected.push(Rejected {
             reason,

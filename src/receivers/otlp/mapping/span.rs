@@ -1,6 +1,8 @@
 //! One span as an observation and as a part of its trace. The stamps chosen here are the rules of
 //! precedence between spans, and between versions of a span.
 
+use std::hash::Hash;
+
 use serde_json::{Map, Value};
 use xtrace_model::observation::{Kind, Level};
 use xtrace_model::register::{
@@ -91,9 +93,7 @@ impl<'a> SpanMapping<'a> {
             events: &events,
         };
         let otel = leftovers::to_json(span, rest, context).to_string();
-        let hash = xxhash_rust::xxh3::xxh3_64(
-            format!("{otel}\0{name}\0{sides:?}\0{metadata:?}").as_bytes(),
-        );
+        let hash = content_hash(&otel, &name, &sides, &metadata);
         let root = RootClass::of(&attributes, ids.parent.is_some());
         Self {
             context,
@@ -380,6 +380,19 @@ fn observation_name(attributes: &Attributes, span_name: &str, kind: Kind) -> Str
         .or_else(vercel)
         .unwrap_or_else(|| without_nul(span_name).into_owned());
     cut(Some(name)).unwrap_or_default()
+}
+
+/// Of all that the span says, for versions that end at the same time.
+fn content_hash(otel: &str, name: &str, sides: &Sides, metadata: &Map<String, Value>) -> u64 {
+    let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
+    (otel, name).hash(&mut hasher);
+    for side in [&sides.input, &sides.output] {
+        side.as_ref().map(|side| &side.text).hash(&mut hasher);
+    }
+    for (key, value) in metadata {
+        (key, value.to_string()).hash(&mut hasher);
+    }
+    hasher.digest()
 }
 
 fn storable(metadata: Map<String, Value>) -> Value {

@@ -1,0 +1,60 @@
+//! The benchmark of docs/performance.md: `cargo bench --bench load [-- PART…]`.
+//!
+//! Starts a private Postgres and xtrace, sends them load over HTTP from this process, and prints
+//! tables in Markdown. Parts (all, unless some are named): `write`, `latency`, `growth`, `reads`.
+//! `send URL TOKEN SPANS` sends spans to a server that runs already.
+//! `XTRACE_BENCH_DIR` names the directory of the data, `XTRACE_BENCH_SCALE` multiplies all sizes.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::unchecked_time_subtraction,
+    reason = "a program for people"
+)]
+
+mod baseline;
+mod bodies;
+mod machine;
+mod send;
+mod write;
+
+use machine::Postgres;
+
+/// All sizes are multiplied with this.
+fn scale() -> f64 {
+    let scale = std::env::var("XTRACE_BENCH_SCALE").ok();
+    scale.map_or(1.0, |text| text.parse().unwrap())
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts"
+)]
+fn scaled(count: u64) -> u64 {
+    (count as f64 * scale()) as u64
+}
+
+#[tokio::main]
+async fn main() {
+    let parts: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
+    let wants = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
+    if parts.first().is_some_and(|word| word == "serve-row-by-row") {
+        return baseline::serve_row_by_row(&parts[1..]).await;
+    }
+    if let [word, url, token, spans] = parts.as_slice()
+        && word == "send"
+    {
+        return write::to_running(url, token, spans.parse().unwrap()).await;
+    }
+    println!("{}\n", machine::description());
+    let postgres = Postgres::start().await;
+    if wants("write") {
+        write::table(&postgres).await;
+    }
+    postgres.stop().await;
+}

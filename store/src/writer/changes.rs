@@ -1,0 +1,169 @@
+//! What a transaction has to write: what came, merged with what is stored, where that differs.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use xtrace_model::price::Priced;
+use xtrace_model::{Micros, Observation, ProjectId, Trace, time};
+
+use super::combine::{Group, TraceKey};
+use super::known::{self, Known, KnownObservation, KnownTrace};
+use super::rollup::{Part, Rollup};
+use crate::prices;
+
+/// A trace to be written, since it or something of it is new or differs.
+pub(super) struct Change<'a> {
+    pub(super) project: &'a ProjectId,
+    pub(super) trace: Cow<'a, Trace>,
+    pub(super) created_at: DateTime<Utc>,
+    /// Of the stored row that this replaces.
+    pub(super) version: Option<String>,
+    /// In order of their ids.
+    pub(super) observations: Vec<ChangedObservation<'a>>,
+    /// Over all observations of the trace, those that stay as they are included.
+    pub(super) rollup: Rollup,
+    /// What the stored row said of time: its begin, first and last start.
+    was: Vec<DateTime<Utc>>,
+}
+
+/// An observation to be written.
+pub(super) struct ChangedObservation<'a> {
+    pub(super) document: Cow<'a, Observation>,
+    pub(super) priced: Priced,
+    pub(super) part: Part,
+    pub(super) created_at: DateTime<Utc>,
+    /// The start of the stored row that this replaces.
+    pub(super) outdated: Option<DateTime<Utc>>,
+}
+
+impl Change<'_> {
+    pub(super) fn key(&self) -> TraceKey<'_> {
+        (self.project, &self.trace.id)
+    }
+
+    /// When the trace begins.
+    pub(super) fn begins(&self) -> Micros {
+        self.trace
+            .begins(self.rollup.first_start.map(time::from_utc))
+    }
+
+    /// Sums up the changed observations and those that stay as they are.
+    pub(super) fn roll_up(&mut self, mut parts: BTreeMap<String, Part>) {
+        for observation in &self.observations {
+            parts.insert(observation.part.id.clone(), observation.part.clone());
+        }
+        self.rollup = Rollup::of(parts.values());
+    }
+
+    /// The hours whose usage this changes. A trace that grows beyond an hour is counted otherwise
+    /// in the hours that it was in.
+    pub(super) fn hours(&self) -> BTreeSet<DateTime<Utc>> {
+        let starts = self.observations.iter().flat_map(|observation| {
+            let start = time::to_utc(observation.document.begins());
+            observation.outdated.into_iter().chain([start])
+        });
+        let begins = time::to_utc(self.begins());
+        starts
+            .chain(self.was.iter().copied())
+            .chain([begins])
+            .map(hour)
+            .collect()
+    }
+}
+
+fn hour(at: DateTime<Utc>) -> DateTime<Utc> {
+    let micros = time::from_utc(at);
+    time::to_utc(micros - micros.rem_euclid(time::HOUR))
+}
+
+/// Merges what came with what is stored; nothing is left of what is stored already. Rollups of known
+/// traces are not summed up yet.
+pub(super) fn merge<'a>(
+    groups: Vec<Group<'a>>,
+    known: &mut Known,
+    now: DateTime<Utc>,
+) -> Vec<Change<'a>> {
+    groups
+        .into_iter()
+        .filter_map(|group| match known.get_mut(&known::name(group.key())) {
+            Some(trace) => merge_known(group, trace, now),
+            None => Some(new(group, now)),
+        })
+        .collect()
+}
+
+fn new(group: Group<'_>, now: DateTime<Utc>) -> Change<'_> {
+    let observations = group.observations.into_iter();
+    let observations: Vec<_> = observations
+        .map(|document| ChangedObservation::new(document, now, None))
+        .collect();
+    Change {
+        project: group.project,
+        trace: group.trace,
+        created_at: now,
+        version: None,
+        rollup: Rollup::of(observations.iter().map(|observation| &observation.part)),
+        observations,
+        was: Vec::new(),
+    }
+}
+
+/// `None` if nothing changes.
+fn merge_known<'a>(
+    group: Group<'a>,
+    known: &mut KnownTrace,
+    now: DateTime<Utc>,
+) -> Option<Change<'a>> {
+    let mut trace = known.document.clone();
+    trace.merge(group.trace.into_owned());
+    let observations: Vec<_> = group
+        .observations
+        .into_iter()
+        .filter_map(
+            |document| match known.observations.remove(document.id.as_str()) {
+                Some(stored) => merge_observation(document, stored),
+                None => Some(ChangedObservation::new(document, now, None)),
+            },
+        )
+        .collect();
+    if observations.is_empty() && trace == known.document {
+        return None;
+    }
+    Some(Change {
+        project: group.project,
+        trace: Cow::Owned(trace),
+        created_at: known.created_at,
+        version: Some(known.version.clone()),
+        observations,
+        rollup: Rollup::default(),
+        was: known.times.clone(),
+    })
+}
+
+fn merge_observation(
+    document: Cow<'_, Observation>,
+    known: KnownObservation,
+) -> Option<ChangedObservation<'_>> {
+    let mut merged = known.document.clone();
+    merged.merge(document.into_owned());
+    (merged != known.document)
+        .then(|| ChangedObservation::new(Cow::Owned(merged), known.created_at, Some(known.start)))
+}
+
+impl<'a> ChangedObservation<'a> {
+    fn new(
+        document: Cow<'a, Observation>,
+        created_at: DateTime<Utc>,
+        outdated: Option<DateTime<Utc>>,
+    ) -> Self {
+        let priced = prices().price(&document);
+        Self {
+            part: Part::of(&document, &priced),
+            priced,
+            document,
+            created_at,
+            outdated,
+        }
+    }
+}

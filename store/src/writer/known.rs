@@ -1,0 +1,223 @@
+//! What is stored already of the documents that came.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use sqlx::{AssertSqlSafe, PgConnection};
+use xtrace_model::{Observation, Trace};
+
+use super::combine::{Group, TraceKey};
+use super::rollup::{PART_COLUMNS, Part};
+use crate::StoreError;
+use crate::stored::{self, ObservationRow, TraceRow};
+
+/// A stored trace, with what came of it that is stored too.
+pub(super) struct KnownTrace {
+    pub(super) document: Trace,
+    pub(super) created_at: DateTime<Utc>,
+    /// Changes whenever the row does.
+    pub(super) version: String,
+    /// The starts that its observations lie between.
+    extent: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// All that the row says of when it is: its begin, first and last start.
+    pub(super) times: Vec<DateTime<Utc>>,
+    /// By id: those of its observations that came again.
+    pub(super) observations: HashMap<String, KnownObservation>,
+}
+
+/// A stored observation.
+pub(super) struct KnownObservation {
+    pub(super) document: Observation,
+    pub(super) created_at: DateTime<Utc>,
+    pub(super) start: DateTime<Utc>,
+}
+
+/// Stored traces by project and id.
+pub(super) type Known = HashMap<(String, String), KnownTrace>;
+
+/// The name that a trace has in [`Known`].
+pub(super) fn name((project, id): TraceKey<'_>) -> (String, String) {
+    (project.as_str().to_owned(), id.as_str().to_owned())
+}
+
+/// Reads what is stored; with `lock`, nobody else changes these traces until the transaction ends.
+pub(super) async fn read(
+    connection: &mut PgConnection,
+    groups: &[Group<'_>],
+    lock: bool,
+) -> Result<Known, StoreError> {
+    let mut known = traces(connection, groups, lock).await?;
+    if !known.is_empty() {
+        observations(connection, groups, &mut known).await?;
+    }
+    Ok(known)
+}
+
+async fn traces(
+    connection: &mut PgConnection,
+    groups: &[Group<'_>],
+    lock: bool,
+) -> Result<Known, StoreError> {
+    let (projects, ids): (Vec<&str>, Vec<&str>) = groups
+        .iter()
+        .map(|group| (group.project.as_str(), group.id.as_str()))
+        .unzip();
+    // Locked in the order of the keys, as every writer does.
+    let lock = if lock {
+        "order by k.at for update of t"
+    } else {
+        ""
+    };
+    let sql = format!(
+        "select {}
+           from unnest($1::text[], $2::text[]) with ordinality k(project_id, id, at)
+           join traces t on t.project_id = k.project_id and t.id = k.id {lock}",
+        stored::TRACE_COLUMNS
+    );
+    let rows: Vec<TraceRow> = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(projects)
+        .bind(ids)
+        .fetch_all(connection)
+        .await?;
+    Ok(rows.into_iter().filter_map(known_trace).collect())
+}
+
+fn known_trace(row: TraceRow) -> Option<((String, String), KnownTrace)> {
+    let name = (row.project_id.clone(), row.id.clone());
+    let trace = KnownTrace {
+        created_at: row.created_at,
+        version: row.version.clone(),
+        extent: row.first_start.zip(row.last_start),
+        times: [Some(row.ts), row.first_start, row.last_start]
+            .into_iter()
+            .flatten()
+            .collect(),
+        observations: HashMap::new(),
+        document: row.into_trace()?,
+    };
+    Some((name, trace))
+}
+
+/// Observations can only be stored where their trace is, and lie in the partitions of its extent:
+/// new traces cost no look-up, and known ones only a few.
+async fn observations(
+    connection: &mut PgConnection,
+    groups: &[Group<'_>],
+    known: &mut Known,
+) -> Result<(), StoreError> {
+    let mut keys = Keys::default();
+    for group in groups {
+        let extent = known.get(&name(group.key())).and_then(|trace| trace.extent);
+        for observation in group.observations.iter().filter(|_| extent.is_some()) {
+            keys.push(
+                group.key(),
+                observation.id.as_str(),
+                extent.unwrap_or_default(),
+            );
+        }
+    }
+    if keys.ids.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "select {} from {UNNEST_KEYS}
+           join observations o
+             on o.project_id = k.project_id and o.trace_id = k.trace_id and o.id = k.id
+            and o.start_time between k.first_start and k.last_start",
+        stored::OBSERVATION_COLUMNS
+    );
+    let rows: Vec<ObservationRow> = keys.bind(&sql).fetch_all(connection).await?;
+    for row in rows {
+        let trace = (row.project_id.clone(), row.trace_id.clone());
+        let (id, created_at, start) = (row.id.clone(), row.created_at, row.start_time);
+        if let (Some(trace), Some(document)) = (known.get_mut(&trace), row.into_observation()) {
+            let observation = KnownObservation {
+                document,
+                created_at,
+                start,
+            };
+            trace.observations.insert(id, observation);
+        }
+    }
+    Ok(())
+}
+
+/// What all stored observations of some known traces contribute to their rollups, by trace and id.
+pub(super) async fn parts(
+    connection: &mut PgConnection,
+    known: &Known,
+    traces: &[TraceKey<'_>],
+) -> Result<HashMap<(String, String), BTreeMap<String, Part>>, StoreError> {
+    #[derive(sqlx::FromRow)]
+    struct Row {
+        project_id: String,
+        trace_id: String,
+        #[sqlx(flatten)]
+        part: Part,
+    }
+    let mut keys = Keys::default();
+    for key in traces {
+        if let Some(extent) = known.get(&name(*key)).and_then(|trace| trace.extent) {
+            keys.push(*key, "", extent);
+        }
+    }
+    let mut parts: HashMap<_, BTreeMap<String, Part>> = HashMap::new();
+    if keys.ids.is_empty() {
+        return Ok(parts);
+    }
+    let sql = format!(
+        "select o.project_id, o.trace_id, {PART_COLUMNS} from {UNNEST_KEYS}
+           join observations o on o.project_id = k.project_id and o.trace_id = k.trace_id
+            and o.start_time between k.first_start and k.last_start"
+    );
+    let rows: Vec<Row> = keys.bind(&sql).fetch_all(connection).await?;
+    for row in rows {
+        let of_trace = parts.entry((row.project_id, row.trace_id)).or_default();
+        of_trace.insert(row.part.id.clone(), row.part);
+    }
+    Ok(parts)
+}
+
+/// Which observations to look for, and between which starts.
+#[derive(Default)]
+struct Keys<'a> {
+    projects: Vec<&'a str>,
+    traces: Vec<&'a str>,
+    ids: Vec<&'a str>,
+    firsts: Vec<DateTime<Utc>>,
+    lasts: Vec<DateTime<Utc>>,
+}
+
+const UNNEST_KEYS: &str = "unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[]) \
+    k(project_id, trace_id, id, first_start, last_start)";
+
+impl<'a> Keys<'a> {
+    fn push(
+        &mut self,
+        (project, trace): TraceKey<'a>,
+        id: &'a str,
+        (first, last): (DateTime<Utc>, DateTime<Utc>),
+    ) {
+        self.projects.push(project.as_str());
+        self.traces.push(trace.as_str());
+        self.ids.push(id);
+        self.firsts.push(first);
+        self.lasts.push(last);
+    }
+
+    fn bind<'q, T>(
+        self,
+        sql: &'q str,
+    ) -> sqlx::query::QueryAs<'q, sqlx::Postgres, T, sqlx::postgres::PgArguments>
+    where
+        T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
+        'a: 'q,
+    {
+        sqlx::query_as(AssertSqlSafe(sql))
+            .bind(self.projects)
+            .bind(self.traces)
+            .bind(self.ids)
+            .bind(self.firsts)
+            .bind(self.lasts)
+    }
+}

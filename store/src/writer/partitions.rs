@@ -1,0 +1,51 @@
+//! The days that rows of a batch need a partition for.
+
+use std::collections::{BTreeSet, HashSet};
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use xtrace_model::{Batch, time};
+
+use crate::StoreError;
+use crate::partitions::{self, Partitioned};
+
+/// Old days whose partitions are there for sure.
+#[derive(Default)]
+pub(super) struct KnownDays(HashSet<(Partitioned, i64)>);
+
+impl KnownDays {
+    /// Makes the partitions that are missing. Those of today and the days after it are made ahead of
+    /// time.
+    pub(super) async fn make(
+        &mut self,
+        connection: &mut PgConnection,
+        batches: &[&Batch],
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let today = time::day_of(time::from_utc(now));
+        let starts = batches
+            .iter()
+            .flat_map(|batch| &batch.observations)
+            .map(|observation| time::day_of(observation.begins()));
+        let points = batches
+            .iter()
+            .flat_map(|batch| &batch.points)
+            .map(|point| time::day_of(point.time));
+        let observations: BTreeSet<i64> = starts.filter(|day| *day < today - 1).collect();
+        let points: BTreeSet<i64> = points.filter(|day| *day < today - 1).collect();
+        for (table, days) in [
+            (Partitioned::Observations, observations),
+            (Partitioned::MetricPoints, points),
+        ] {
+            let new = days
+                .into_iter()
+                .filter(|day| !self.0.contains(&(table, *day)));
+            let days = partitions::worthy(new, now);
+            if !days.is_empty() {
+                partitions::make(connection, table, &days).await?;
+                self.0.extend(days.into_iter().map(|day| (table, day)));
+            }
+        }
+        Ok(())
+    }
+}
