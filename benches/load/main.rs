@@ -56,5 +56,8 @@ async fn main() {
     if wants("write") {
         write::table(&postgres).await;
     }
+    if wants("latency") {
+        write::light(&postgres).await;
+    }
     postgres.stop().await;
 }

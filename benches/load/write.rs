@@ -86,7 +86,7 @@ fn points(points: u64) -> Load {
         path: "/v1/metrics/batch",
         content_type: "application/json",
         gzip: false,
-        clients: 8,
+        clients: 16,
         requests,
         items: PER_REQUEST as u64,
         body: Arc::new(move |number| ready[usize::try_from(number).unwrap()].clone()),
@@ -122,6 +122,18 @@ async fn run(postgres: &Postgres, name: &str, load: Load) -> Outcome {
     xtrace.stop().await;
     postgres.drop_database("load").await;
     outcome
+}
+
+/// What a light load feels like.
+pub(crate) async fn light(postgres: &Postgres) {
+    print_head();
+    let shape = Shape {
+        spans_per_request: 10,
+        spans_per_trace: 10,
+        ..SPANS
+    };
+    let load = spans(shape, Format::Protobuf, 20_000, 4);
+    run(postgres, "light: 4 clients, 10 spans a request", load).await;
 }
 
 pub(crate) async fn table(postgres: &Postgres) {
@@ -176,17 +188,6 @@ pub(crate) async fn table(postgres: &Postgres) {
     )
     .await;
     run(postgres, "native metric points", points(1_000_000)).await;
-    let light = Shape {
-        spans_per_request: 10,
-        spans_per_trace: 10,
-        ..SPANS
-    };
-    run(
-        postgres,
-        "light: 4 clients, 10 spans a request",
-        spans(light, Format::Protobuf, 10_000, 4),
-    )
-    .await;
     let url = postgres.database("load").await;
     let slow = Xtrace::start_row_by_row(&url).await;
     let by_row = send(postgres, &slow, spans(SPANS, Format::Protobuf, 20_000, 16)).await;

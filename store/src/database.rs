@@ -56,11 +56,15 @@ pub struct Store {
     method: Method,
 }
 
-/// Writes only look up keys; a hash or merge join would read every partition for that.
-const WRITE_OPTIONS: [(&str, &str); 3] = [
+/// Writes only look up keys; a hash or merge join would read every partition for that. Plans are made
+/// for every execution: one that was made while a table (such as the partition of a new day) was empty
+/// reads all of it ever after, and one for all values can't leave partitions out.
+const WRITE_OPTIONS: [(&str, &str); 5] = [
     ("jit", "off"),
+    ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
+    ("plan_cache_mode", "force_custom_plan"),
 ];
 
 impl Store {

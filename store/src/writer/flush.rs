@@ -261,12 +261,14 @@ async fn delete_outdated(
         "delete from observations o
           using unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) k(project_id, trace_id, id, start_time)
           where o.project_id = k.project_id and o.trace_id = k.trace_id and o.id = k.id
-            and o.start_time = k.start_time",
+            and o.start_time = k.start_time and o.start_time between $5 and $6",
     )
     .bind(projects)
     .bind(traces)
     .bind(ids)
-    .bind(starts)
+    .bind(&starts)
+    .bind(starts.iter().min())
+    .bind(starts.iter().max())
     .execute(connection)
     .await?;
     if deleted.rows_affected() != expected {

@@ -120,10 +120,7 @@ async fn observations(
         return Ok(());
     }
     let sql = format!(
-        "select {} from {UNNEST_KEYS}
-           join observations o
-             on o.project_id = k.project_id and o.trace_id = k.trace_id and o.id = k.id
-            and o.start_time between k.first_start and k.last_start",
+        "select {} from {UNNEST_KEYS} and o.id = k.id",
         stored::OBSERVATION_COLUMNS
     );
     let rows: Vec<ObservationRow> = keys.bind(&sql).fetch_all(connection).await?;
@@ -166,9 +163,7 @@ pub(super) async fn parts(
         return Ok(parts);
     }
     let sql = format!(
-        "select o.project_id, o.trace_id, {PART_COLUMNS} from {UNNEST_KEYS}
-           join observations o on o.project_id = k.project_id and o.trace_id = k.trace_id
-            and o.start_time between k.first_start and k.last_start"
+        "select o.project_id, o.trace_id, {PART_COLUMNS} from {UNNEST_KEYS}"
     );
     let rows: Vec<Row> = keys.bind(&sql).fetch_all(connection).await?;
     for row in rows {
@@ -188,8 +183,11 @@ struct Keys<'a> {
     lasts: Vec<DateTime<Utc>>,
 }
 
+/// To be joined with `observations o`. The bounds of all keys leave out most partitions while planning.
 const UNNEST_KEYS: &str = "unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[]) \
-    k(project_id, trace_id, id, first_start, last_start)";
+    k(project_id, trace_id, id, first_start, last_start) \
+    join observations o on o.project_id = k.project_id and o.trace_id = k.trace_id \
+     and o.start_time between k.first_start and k.last_start and o.start_time between $6 and $7";
 
 impl<'a> Keys<'a> {
     fn push(
@@ -213,11 +211,15 @@ impl<'a> Keys<'a> {
         T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
         'a: 'q,
     {
+        let first = self.firsts.iter().min().copied();
+        let last = self.lasts.iter().max().copied();
         sqlx::query_as(AssertSqlSafe(sql))
             .bind(self.projects)
             .bind(self.traces)
             .bind(self.ids)
             .bind(self.firsts)
             .bind(self.lasts)
+            .bind(first)
+            .bind(last)
     }
 }
