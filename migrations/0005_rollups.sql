@@ -33,19 +33,21 @@ update traces t set
           from observations group by project_id, trace_id) o
  where o.project_id = t.project_id and o.trace_id = t.id;
 
--- Usage by hour. Rows of an hour are right unless `usage_dirty` names it; see store/src/usage.rs.
+-- Usage by the hour that a trace begins in, and by the day of the observation: sums of hours are right
+-- for any range of traces, and a trace is counted in one hour only. Rows of an hour are right unless
+-- `usage_dirty` names it; see store/src/usage.rs.
 create table usage_hourly (
     project_id   text collate "C" not null,
     hour         timestamptz not null,
-    environment  text not null,
-    model        text,                -- none for observations without one
+    environment  text not null,  -- of the observations
+    date         date not null,
+    model        text,           -- none for observations without one
+    traces       bigint not null,
     observations bigint not null,
     input_usage  bigint not null,
     output_usage bigint not null,
     total_usage  bigint not null,
-    total_cost   float8 not null,
-    traces       bigint not null,     -- traces that lie in this hour as a whole
-    spanning     text[] not null      -- ids of those that reach into other hours
+    total_cost   float8 not null
 );
 create index usage_hourly_key on usage_hourly (project_id, hour);
 
@@ -58,17 +60,25 @@ create table traces_hourly (
 );
 create index traces_hourly_key on traces_hourly (project_id, hour);
 
--- Hours to be summed up again; every transaction adds those that it changed, and whoever sums up
--- removes what it saw.
+-- Hours to be summed up again: every transaction names those that it changed, and whoever sums up
+-- removes the names that it saw.
 create table usage_dirty (
     project_id text collate "C" not null,
     hour       timestamptz not null
 );
 create index usage_dirty_key on usage_dirty (project_id, hour);
-insert into usage_dirty
-select distinct project_id, date_trunc('hour', start_time, 'UTC') from observations
-union
-select distinct project_id, date_trunc('hour', ts, 'UTC') from traces;
+insert into usage_dirty select distinct project_id, date_trunc('hour', ts, 'UTC') from traces;
+
+-- Sums come from usage_hourly: the index need not hold what they add up.
+drop index observations_ts;
+create index observations_ts on observations (project_id, start_time);
+
+-- One index for each thing that lists of traces are filtered or sorted by.
+create index traces_cost on traces (project_id, (coalesce(sent_total_cost, total_cost, 0)) desc, id desc);
+create index traces_environment on traces (project_id, left(environment, 200), ts desc);
+create index traces_version on traces (project_id, left(version, 200), ts desc) where version is not null;
+create index traces_release on traces (project_id, left(release, 200), ts desc) where release is not null;
+create index traces_metadata on traces using gin (metadata jsonb_path_ops);
 
 -- Rows of up to 8 kB stay whole in their page, and only their largest values are compressed. With
 -- the default Postgres moves small values out of rows beyond 2 kB: nearly twice the work.

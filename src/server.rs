@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use xtrace_model::ProjectId;
-use xtrace_store::{Options, Store, StoreError, Writer, WriterLimits, keys, maintenance};
+use xtrace_store::{Options, Store, StoreError, Writer, WriterLimits, keys, maintenance, usage};
 
 use crate::auth::{Authenticator, hash_key_pair};
 use crate::config::{Database, DatabaseConfig, HealthcheckConfig, KeyPair, ServeConfig};
@@ -213,12 +213,20 @@ async fn prepare(
                     tokio::time::sleep(PAUSE).await;
                 }
                 tracing::info!("the database is there");
-                maintenance::run(store, retention).await;
+                keep_up(store, retention).await;
             }));
         }
         Err(error) => return Err(error).context("the database can't be used"),
     }
-    Ok(tokio::spawn(maintenance::run(store, retention)))
+    Ok(tokio::spawn(keep_up(store, retention)))
+}
+
+/// What runs beside requests for as long as the service does.
+async fn keep_up(store: Store, retention: maintenance::Retention) {
+    tokio::join!(
+        usage::run(store.clone()),
+        maintenance::run(store, retention)
+    );
 }
 
 async fn make_ready(store: &Store, project: &ProjectId, pair: &KeyPair) -> Result<(), StoreError> {

@@ -3,8 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
+use xtrace_model::time;
 use xtrace_store::Store;
-use xtrace_store::daily::{self, DailyQuery, Day, ModelUsage};
+use xtrace_store::daily::{self, DailyQuery, Day};
 use xtrace_store::filter::{Condition, TraceColumn};
 
 use crate::auth::Project;
@@ -19,7 +20,7 @@ pub(crate) async fn list(
     query: Query,
 ) -> Result<Json<Value>, CompatError> {
     let page = query.page()?;
-    let mut conditions = trace_conditions(&query)?;
+    let mut conditions = trace_conditions(&query);
     // Beyond Langfuse's parameters, the earlier native client sends version and release.
     let equal = [
         ("traceName", TraceColumn::Name),
@@ -29,27 +30,28 @@ pub(crate) async fn list(
     for (name, column) in equal {
         conditions.extend(query.text(name).map(|text| Condition::equals(column, text)));
     }
+    let time = |name: &str| Ok::<_, CompatError>(query.time(name)?.map(time::to_utc));
     let wanted = DailyQuery {
+        from: time("fromTimestamp")?,
+        to: time("toTimestamp")?,
         conditions,
         environments: query.list("environment"),
         page,
     };
-    let (days, models) = daily::list(&store, &project, &wanted).await?;
-    let data: Vec<Value> = days.rows.iter().map(|day| row(day, &models)).collect();
+    let days = daily::list(&store, &project, &wanted).await?;
+    let data: Vec<Value> = days.rows.iter().map(row).collect();
     Ok(Json(json!({"data": data, "meta": meta(page, days.total)})))
 }
 
-fn row(day: &Day, models: &[ModelUsage]) -> Value {
-    let of_day = models.iter().filter(|usage| usage.date == day.date);
-    let usage: Vec<Value> = of_day
-        .map(|usage| {
-            json!({
-                "model": usage.model, "inputUsage": usage.input, "outputUsage": usage.output,
-                "totalUsage": usage.total, "countObservations": usage.observations,
-                "countTraces": usage.traces, "totalCost": usage.total_cost,
-            })
+fn row(day: &Day) -> Value {
+    let usage = day.models.iter().map(|usage| {
+        json!({
+            "model": usage.model, "inputUsage": usage.input, "outputUsage": usage.output,
+            "totalUsage": usage.total, "countObservations": usage.observations,
+            "countTraces": usage.traces, "totalCost": usage.total_cost,
         })
-        .collect();
+    });
+    let usage: Vec<Value> = usage.collect();
     json!({
         "date": day.date.to_string(), "countTraces": day.traces,
         "countObservations": day.observations, "totalCost": day.total_cost, "usage": usage,

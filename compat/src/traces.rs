@@ -174,7 +174,8 @@ fn trace_query(query: &Query, fields: Fields) -> Result<TraceQuery, CompatError>
     let page = query.page()?;
     let (order, ascending) = order_by(query.text("orderBy"))?;
     let environments = query.list("environment");
-    let mut simple = trace_conditions(query)?;
+    let mut simple = trace_conditions(query);
+    simple.extend(time_conditions(query)?);
     let equal = [
         ("name", TraceColumn::Name),
         ("sessionId", TraceColumn::SessionId),
@@ -200,7 +201,7 @@ fn trace_query(query: &Query, fields: Fields) -> Result<TraceQuery, CompatError>
 }
 
 /// Parameters that lists of traces share with `metrics/daily`.
-pub(crate) fn trace_conditions(query: &Query) -> Result<Vec<Condition<TraceColumn>>, CompatError> {
+pub(crate) fn trace_conditions(query: &Query) -> Vec<Condition<TraceColumn>> {
     let mut conditions = Vec::new();
     let user = query
         .text("userId")
@@ -210,10 +211,16 @@ pub(crate) fn trace_conditions(query: &Query) -> Result<Vec<Condition<TraceColum
     if !tags.is_empty() {
         conditions.push(Condition::new(TraceColumn::Tags, Test::ContainsAll(tags)));
     }
+    conditions
+}
+
+/// The conditions that `fromTimestamp` and `toTimestamp` stand for.
+fn time_conditions(query: &Query) -> Result<Vec<Condition<TraceColumn>>, CompatError> {
     let range = [
         ("fromTimestamp", Order::AtLeast),
         ("toTimestamp", Order::Less),
     ];
+    let mut conditions = Vec::new();
     for (name, order) in range {
         let time = query.time(name)?;
         conditions.extend(

@@ -52,6 +52,7 @@ pub enum Readiness {
 pub struct Store {
     read: PgPool,
     write: PgPool,
+    background: PgPool,
     migrated: Arc<watch::Sender<bool>>,
     method: Method,
 }
@@ -93,7 +94,8 @@ impl Store {
         };
         Ok(Self {
             read: pool(options.read_connections_max).connect_lazy_with(read_options),
-            write: pool(4).connect_lazy_with(connect.options(WRITE_OPTIONS)),
+            write: pool(4).connect_lazy_with(connect.clone().options(WRITE_OPTIONS)),
+            background: pool(2).connect_lazy_with(connect.options([("jit", "off")])),
             migrated: Arc::new(watch::Sender::new(false)),
             method,
         })
@@ -149,6 +151,7 @@ impl Store {
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
+        self.background.close().await;
     }
 
     /// How rows are best sent over this connection.
@@ -158,6 +161,11 @@ impl Store {
 
     pub(crate) fn read(&self) -> &PgPool {
         &self.read
+    }
+
+    /// For work that no request waits for.
+    pub(crate) fn background(&self) -> &PgPool {
+        &self.background
     }
 
     pub(crate) fn write(&self) -> &PgPool {

@@ -4,7 +4,7 @@
 //! - [`writer`]: takes batches, commits them, and only then says so.
 //! - [`traces`], [`observations`], [`scores`], [`daily`], [`metrics`], [`keys`], [`recent`]: reads, one entity each.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
-//! - `partitions`, [`maintenance`]: day partitions ahead of time, and retention behind it.
+//! - [`usage`]: sums by hour, kept up to date. `partitions`, [`maintenance`]: day partitions ahead of time, and retention behind it.
 
 pub mod daily;
 mod database;
@@ -20,6 +20,7 @@ pub mod recent;
 pub mod scores;
 mod stored;
 pub mod traces;
+pub mod usage;
 pub mod writer;
 
 pub use database::{Options, Readiness, Store, prices};

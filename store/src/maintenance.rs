@@ -65,7 +65,7 @@ async fn delete_batches(
         let deleted = sqlx::query(statement)
             .bind(before)
             .bind(DELETE_ROWS_MAX)
-            .execute(store.write())
+            .execute(store.background())
             .await?
             .rows_affected();
         if deleted < DELETE_ROWS_MAX.cast_unsigned() {

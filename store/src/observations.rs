@@ -8,7 +8,7 @@ use sqlx::{Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
 use crate::filter::{self, Condition, ObservationColumn};
-use crate::page::{Page, Paged};
+use crate::page::{self, Page, Paged};
 use crate::traces::TraceView;
 use crate::{Store, StoreError};
 
@@ -76,10 +76,10 @@ pub async fn list(
     conditions: &[Condition<ObservationColumn>],
     page: Page,
 ) -> Result<Paged<ObservationView>, StoreError> {
-    let mut count = QueryBuilder::new("select count(*)");
-    push_from(&mut count, project, conditions);
-    let total: i64 = count.build_query_scalar().fetch_one(store.read()).await?;
-
+    let total = page::count(store, |sql| push_from(sql, project, conditions)).await?;
+    if total <= page.offset() && total <= page::EXACT_MAX {
+        return Ok(Paged::of(Vec::new(), page, total));
+    }
     let mut rows = QueryBuilder::new("select ");
     rows.push(COLUMNS);
     push_from(&mut rows, project, conditions);
@@ -87,7 +87,7 @@ pub async fn list(
         .push_bind(page.limit);
     rows.push(" offset ").push_bind(page.offset());
     let rows = rows.build_query_as().fetch_all(store.read()).await?;
-    Ok(Paged { rows, total })
+    Ok(Paged::of(rows, page, total))
 }
 
 fn push_from(

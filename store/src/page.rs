@@ -1,5 +1,11 @@
 //! A page of a list.
 
+use serde_json::Value;
+use sqlx::types::Json;
+use sqlx::{Postgres, QueryBuilder};
+
+use crate::{Store, StoreError};
+
 /// Which page a caller wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
@@ -21,6 +27,47 @@ impl Page {
 pub struct Paged<T> {
     /// The page's rows.
     pub rows: Vec<T>,
-    /// Rows on all pages.
+    /// Rows on all pages: exact up to [`EXACT_MAX`]; beyond it an estimate, but always more than were
+    /// seen so far while there may be another page, so that whoever turns pages sees them all.
     pub total: i64,
+}
+
+/// Up to here rows are counted.
+pub const EXACT_MAX: i64 = 10_000;
+
+impl<T> Paged<T> {
+    /// A page of a list whose rows were counted, or estimated, ahead.
+    pub(crate) fn of(rows: Vec<T>, page: Page, total: i64) -> Self {
+        let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        let seen = page.offset().saturating_add(count);
+        let total = match count {
+            _ if total <= EXACT_MAX => total,
+            0 => total,
+            full if full == page.limit => total.max(seen + 1),
+            _ => seen,
+        };
+        Self { rows, total }
+    }
+}
+
+/// Counts the rows that a query's `from` clause and conditions, which `push` appends, yield.
+pub(crate) async fn count(
+    store: &Store,
+    push: impl Fn(&mut QueryBuilder<Postgres>),
+) -> Result<i64, StoreError> {
+    let mut sql = QueryBuilder::new("select count(*) from (select 1");
+    push(&mut sql);
+    sql.push(" limit ")
+        .push_bind(EXACT_MAX + 1)
+        .push(") counted");
+    let counted: i64 = sql.build_query_scalar().fetch_one(store.read()).await?;
+    if counted <= EXACT_MAX {
+        return Ok(counted);
+    }
+    let mut sql = QueryBuilder::new("explain (format json) select 1");
+    push(&mut sql);
+    let plan: Json<Value> = sql.build_query_scalar().fetch_one(store.read()).await?;
+    let estimate = plan.0.pointer("/0/Plan/Plan Rows").and_then(Value::as_f64);
+    #[expect(clippy::cast_possible_truncation, reason = "an estimate")]
+    Ok(estimate.map_or(counted, |rows| counted.max(rows as i64)))
 }

@@ -52,7 +52,7 @@ fn date(day: i64) -> DateTime<Utc> {
 /// Makes partitions for today and the days ahead.
 pub(crate) async fn make_ahead(store: &Store) -> Result<(), StoreError> {
     let today = time::day_of(time::from_utc(Utc::now()));
-    let mut connection = store.write().acquire().await?;
+    let mut connection = store.background().acquire().await?;
     for table in [Partitioned::Observations, Partitioned::MetricPoints] {
         let days: BTreeSet<i64> = (today - 1..=today + DAYS_AHEAD).collect();
         make(&mut connection, table, &days).await?;
@@ -65,7 +65,7 @@ pub(crate) async fn make_ahead(store: &Store) -> Result<(), StoreError> {
 pub(crate) async fn analyze(store: &Store) -> Result<(), StoreError> {
     for table in [Partitioned::Observations, Partitioned::MetricPoints] {
         let statement = AssertSqlSafe(format!("analyze {}", table.table()));
-        sqlx::query(statement).execute(store.write()).await?;
+        sqlx::query(statement).execute(store.background()).await?;
     }
     Ok(())
 }
@@ -152,7 +152,7 @@ pub(crate) async fn drop_before(
     table: Partitioned,
     first_kept: i64,
 ) -> Result<u64, StoreError> {
-    let mut connection = store.write().acquire().await?;
+    let mut connection = store.background().acquire().await?;
     let names: Vec<String> = sqlx::query_scalar(
         "select c.relname::text from pg_inherits i
            join pg_class c on c.oid = i.inhrelid

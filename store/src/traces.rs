@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use sqlx::{Postgres, QueryBuilder};
 use xtrace_model::{ProjectId, TraceId};
 
-use crate::filter::{self, Condition, Test, TraceColumn};
-use crate::page::{Page, Paged};
+use crate::filter::{self, Condition, TraceColumn};
+use crate::page::{self, Page, Paged};
 use crate::{Store, StoreError};
 
 /// A trace as readers see it.
@@ -83,6 +83,8 @@ pub enum TraceOrder {
     Public,
     Bookmarked,
     SessionId,
+    TotalCost,
+    Latency,
 }
 
 impl TraceOrder {
@@ -98,6 +100,8 @@ impl TraceOrder {
             "public" => Self::Public,
             "bookmarked" => Self::Bookmarked,
             "sessionId" => Self::SessionId,
+            "totalCost" => Self::TotalCost,
+            "latency" => Self::Latency,
             _ => return None,
         })
     }
@@ -113,6 +117,16 @@ impl TraceOrder {
             Self::Public => "coalesce(t.public, false)",
             Self::Bookmarked => "coalesce(t.bookmarked, false)",
             Self::SessionId => "t.session_id",
+            Self::TotalCost => "coalesce(t.sent_total_cost, t.total_cost, 0)",
+            Self::Latency => "coalesce(t.sent_latency, t.latency, 0)",
+        }
+    }
+
+    /// Null values come last, but where an index decides and there are none.
+    fn nulls_last(self) -> &'static str {
+        match self {
+            Self::Timestamp | Self::TotalCost | Self::Latency => "",
+            _ => " nulls last",
         }
     }
 }
@@ -133,65 +147,89 @@ pub async fn list(
     project: &ProjectId,
     query: &TraceQuery,
 ) -> Result<Paged<TraceView>, StoreError> {
-    let mut count = QueryBuilder::new("select count(*)");
-    push_from(&mut count, project, query);
-    let total: i64 = count.build_query_scalar().fetch_one(store.read()).await?;
-
+    let total = page::count(store, |sql| push_from(sql, project, query, Found::Anyhow)).await?;
+    if total <= query.page.offset() && total <= page::EXACT_MAX {
+        return Ok(Paged::of(Vec::new(), query.page, total));
+    }
+    // Postgres would walk the index of the order for rare matches, and sort half the table for
+    // frequent ones; here it is known which they are.
+    let rare = !query.conditions.is_empty() && total <= page::EXACT_MAX;
+    let found = if rare { Found::First } else { Found::Anyhow };
+    let direction = if query.ascending { " asc" } else { " desc" };
+    let order = query.order;
+    let push_order = |sql: &mut QueryBuilder<Postgres>| {
+        sql.push(" order by ")
+            .push(order.sql())
+            .push(direction)
+            .push(order.nulls_last());
+        sql.push(", t.id").push(direction);
+    };
     let mut rows = QueryBuilder::new("select ");
     rows.push(COLUMNS).push(if query.with_io {
         IO_COLUMNS
     } else {
         NO_IO_COLUMNS
     });
-    push_from(&mut rows, project, query);
-    let direction = if query.ascending { " asc" } else { " desc" };
-    rows.push(" order by ")
-        .push(query.order.sql())
-        .push(direction);
-    // The primary index runs by time and id; nulls would need an order of their own there.
-    rows.push(if query.order == TraceOrder::Timestamp {
-        ""
-    } else {
-        " nulls last"
-    });
-    rows.push(", t.id").push(direction);
-    rows.push(" limit ")
-        .push_bind(query.page.limit)
-        .push(" offset ")
-        .push_bind(query.page.offset());
+    // The page's keys come first, mostly from an index alone: rows before the page are not visited.
+    rows.push(" from (select t.id");
+    push_from(&mut rows, project, query, found);
+    push_order(&mut rows);
+    rows.push(" limit ").push_bind(query.page.limit);
+    rows.push(" offset ").push_bind(query.page.offset());
+    rows.push(") page join traces t on t.id = page.id and t.project_id = ");
+    rows.push_bind(project.as_str().to_owned());
+    push_order(&mut rows);
+    rows.push(" limit ").push_bind(query.page.limit);
     let rows = rows.build_query_as().fetch_all(store.read()).await?;
-    Ok(Paged { rows, total })
+    Ok(Paged::of(rows, query.page, total))
 }
 
-fn push_from(sql: &mut QueryBuilder<Postgres>, project: &ProjectId, query: &TraceQuery) {
-    let by_tags = |condition: &&Condition<TraceColumn>| {
-        condition.column == TraceColumn::Tags && !matches!(condition.test, Test::Overlaps(_, true))
-    };
-    // Postgres would walk the time index for rare tags; the fence makes it use the tags' own.
-    let (tagged, others): (Vec<_>, Vec<_>) = query
-        .conditions
-        .iter()
-        .partition(|condition| by_tags(condition));
-    if tagged.is_empty() {
-        sql.push(" from traces t");
+/// How matching traces are found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// All of them, before they are sorted.
+    First,
+    /// As Postgres thinks best.
+    Anyhow,
+}
+
+fn push_from(
+    sql: &mut QueryBuilder<Postgres>,
+    project: &ProjectId,
+    query: &TraceQuery,
+    found: Found,
+) {
+    sql.push(if found == Found::First {
+        " from (select t.* from traces t"
     } else {
-        sql.push(" from (select t.* from traces t where t.project_id = ")
-            .push_bind(project.as_str().to_owned());
-        filter::push_all(sql, &tagged.into_iter().cloned().collect::<Vec<_>>());
-        sql.push(" offset 0) t");
-    }
-    if others
-        .iter()
-        .any(|condition| condition.column.is_aggregate())
-    {
+        " from traces t"
+    });
+    let is_aggregate = |condition: &Condition<TraceColumn>| condition.column.is_aggregate();
+    if query.conditions.iter().any(is_aggregate) {
         push_aggregates(sql, &query.environments);
     }
     sql.push(" where t.project_id = ")
         .push_bind(project.as_str().to_owned());
-    filter::push_all(sql, &others.into_iter().cloned().collect::<Vec<_>>());
+    filter::push_all(sql, &query.conditions);
+    if found == Found::First {
+        sql.push(" offset 0) t");
+    }
 }
 
+/// Sums over the trace's observations: those that its row holds, or, for some environments only, sums
+/// over their observations.
 fn push_aggregates(sql: &mut QueryBuilder<Postgres>, environments: &[String]) {
+    if environments.is_empty() {
+        sql.push(
+            " cross join lateral (select t.latency, t.input_usage::float8 as input_tokens, \
+             t.output_usage::float8 as output_tokens, t.total_usage::float8 as total_tokens, \
+             t.input_cost, t.output_cost, t.total_cost, t.warning_count, t.error_count, \
+             t.default_count, t.debug_count, case when t.error_count > 0 then 'ERROR' \
+             when t.warning_count > 0 then 'WARNING' when t.default_count > 0 then 'DEFAULT' \
+             when t.debug_count > 0 then 'DEBUG' end as level) a",
+        );
+        return;
+    }
     sql.push(" cross join lateral (select ").push(LATENCY).push(
         " as latency, coalesce(sum(o.input_usage), 0)::float8 as input_tokens, \
          coalesce(sum(o.output_usage), 0)::float8 as output_tokens, \
@@ -204,14 +242,9 @@ fn push_aggregates(sql: &mut QueryBuilder<Postgres>, environments: &[String]) {
          count(*) filter (where o.level = 'DEFAULT') as default_count, \
          count(*) filter (where o.level = 'DEBUG') as debug_count \
          from observations o where o.project_id = t.project_id and o.trace_id = t.id \
-         and o.start_time between t.first_start and t.last_start",
+         and o.start_time between t.first_start and t.last_start and o.environment = any(",
     );
-    if !environments.is_empty() {
-        sql.push(" and o.environment = any(")
-            .push_bind(environments.to_vec())
-            .push(")");
-    }
-    sql.push(") a");
+    sql.push_bind(environments.to_vec()).push(")) a");
 }
 
 /// A trace by its id, in either spelling of a UUID.

@@ -37,6 +37,10 @@ pub trait Column: Copy + Eq + 'static {
     fn indexed_prefix(self) -> Option<&'static str> {
         None
     }
+    /// Whether an index finds objects that contain others.
+    fn is_indexed_object(self) -> bool {
+        false
+    }
     /// The scores that it looks at, if it does.
     fn score_source(self) -> Option<ScoreSource> {
         None
@@ -173,8 +177,15 @@ impl Column for TraceColumn {
             Self::Name => Some("left(t.name, 200)"),
             Self::UserId => Some("left(t.user_id, 200)"),
             Self::SessionId => Some("left(t.session_id, 200)"),
+            Self::Environment => Some("left(t.environment, 200)"),
+            Self::Version => Some("left(t.version, 200)"),
+            Self::Release => Some("left(t.release, 200)"),
             _ => None,
         }
+    }
+
+    fn is_indexed_object(self) -> bool {
+        self == Self::Metadata
     }
 
     fn score_source(self) -> Option<ScoreSource> {

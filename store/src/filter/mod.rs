@@ -3,8 +3,10 @@
 
 mod columns;
 
+use serde_json::{Map, Value};
+use sqlx::types::Json;
 use sqlx::{Postgres, QueryBuilder};
-use xtrace_model::{Micros, time};
+use xtrace_model::{Micros, json, time};
 
 pub use columns::{Column, ColumnType, ObservationColumn, TraceColumn};
 
@@ -115,21 +117,46 @@ fn push<C: Column>(sql: &mut Sql, condition: &Condition<C>) {
     if let Some(score) = condition.column.score_source() {
         return push_score(sql, condition, score);
     }
-    if let Some(indexed) = condition.column.indexed_prefix()
-        && let Test::Text(TextTest::Equals, value) = &condition.test
-    {
+    let test = match &condition.test {
+        // Equality keeps the order of an index; a set of values doesn't.
+        Test::OneOf(values, false) if values.len() == 1 => {
+            &Test::Text(TextTest::Equals, values[0].clone())
+        }
+        test => test,
+    };
+    let key = condition.key.as_deref();
+    if let Test::Text(TextTest::Equals, value) = test {
+        push_indexed(sql, condition.column, key, value);
+    }
+    push_test(sql, condition.column.sql(), key, test);
+}
+
+/// What an index knows of equality with a value, if there is an index.
+fn push_indexed<C: Column>(sql: &mut Sql, column: C, key: Option<&str>, value: &str) {
+    if let Some(prefix) = column.indexed_prefix() {
         // The index holds 200 characters: an index entry must stay below 2.7 kB.
-        sql.push(indexed)
+        sql.push(prefix)
             .push(" = left(")
-            .push_bind(value.clone())
+            .push_bind(value.to_owned())
             .push(", 200) and ");
     }
-    push_test(
-        sql,
-        condition.column.sql(),
-        condition.key.as_deref(),
-        &condition.test,
-    );
+    if let Some(key) = key.filter(|_| column.is_indexed_object()) {
+        push_containment(sql, column.sql(), key, value);
+    }
+}
+
+/// What an object contains whose member `key` reads as `value`: that text, or what it is as JSON.
+/// The index of the column knows containment only.
+fn push_containment(sql: &mut Sql, expression: &str, key: &str, value: &str) {
+    let parsed = json::parse(value).filter(|parsed| !parsed.is_null());
+    let values = std::iter::once(Value::from(value)).chain(parsed);
+    sql.push("(");
+    for (number, value) in values.enumerate() {
+        let object = json::storable(Map::from_iter([(key.to_owned(), value)]).into());
+        sql.push(if number > 0 { " or " } else { "" });
+        sql.push(expression).push(" @> ").push_bind(Json(object));
+    }
+    sql.push(") and ");
 }
 
 /// `expression` alone, or its member `key` as text.

@@ -1,7 +1,7 @@
 //! What a transaction has to write: what came, merged with what is stored, where that differs.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use xtrace_model::price::Priced;
@@ -23,8 +23,8 @@ pub(super) struct Change<'a> {
     pub(super) observations: Vec<ChangedObservation<'a>>,
     /// Over all observations of the trace, those that stay as they are included.
     pub(super) rollup: Rollup,
-    /// What the stored row said of time: its begin, first and last start.
-    was: Vec<DateTime<Utc>>,
+    /// When the trace began, as the stored row says.
+    pub(super) began: Option<DateTime<Utc>>,
 }
 
 /// An observation to be written.
@@ -56,25 +56,10 @@ impl Change<'_> {
         self.rollup = Rollup::of(parts.values());
     }
 
-    /// The hours whose usage this changes. A trace that grows beyond an hour is counted otherwise
-    /// in the hours that it was in.
-    pub(super) fn hours(&self) -> BTreeSet<DateTime<Utc>> {
-        let starts = self.observations.iter().flat_map(|observation| {
-            let start = time::to_utc(observation.document.begins());
-            observation.outdated.into_iter().chain([start])
-        });
-        let begins = time::to_utc(self.begins());
-        starts
-            .chain(self.was.iter().copied())
-            .chain([begins])
-            .map(hour)
-            .collect()
+    /// The times whose hours count the trace: usage goes by when it begins.
+    pub(super) fn times(&self) -> impl Iterator<Item = DateTime<Utc>> {
+        self.began.into_iter().chain([time::to_utc(self.begins())])
     }
-}
-
-fn hour(at: DateTime<Utc>) -> DateTime<Utc> {
-    let micros = time::from_utc(at);
-    time::to_utc(micros - micros.rem_euclid(time::HOUR))
 }
 
 /// Merges what came with what is stored; nothing is left of what is stored already. Rollups of known
@@ -105,7 +90,7 @@ fn new(group: Group<'_>, now: DateTime<Utc>) -> Change<'_> {
         version: None,
         rollup: Rollup::of(observations.iter().map(|observation| &observation.part)),
         observations,
-        was: Vec::new(),
+        began: None,
     }
 }
 
@@ -137,7 +122,7 @@ fn merge_known<'a>(
         version: Some(known.version.clone()),
         observations,
         rollup: Rollup::default(),
-        was: known.times.clone(),
+        began: Some(known.began),
     })
 }
 

@@ -7,14 +7,14 @@
 use chrono::{DateTime, Utc};
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, PgConnection, Postgres};
-use xtrace_model::{Batch, ProjectId};
+use xtrace_model::Batch;
 
 use super::changes::{self, Change};
 use super::insert::{Method, Rows};
 use super::partitions::KnownDays;
 use super::points::{self, KnownSeries};
 use super::{Request, combine, encode, known};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, usage};
 
 /// How often a transaction that lost a race starts again.
 const ATTEMPTS: usize = 8;
@@ -277,30 +277,14 @@ async fn delete_outdated(
     Ok(())
 }
 
-/// Tells the hours whose usage must be summed up again; see `usage.rs`.
+/// Tells which hours have changed; see `usage.rs`.
 async fn mark_usage(
     connection: &mut PgConnection,
     changes: &[Change<'_>],
 ) -> Result<(), StoreError> {
-    let mut hours: Vec<(&ProjectId, DateTime<Utc>)> = Vec::new();
-    for change in changes {
-        hours.extend(
-            change
-                .hours()
-                .into_iter()
-                .map(|hour| (change.project, hour)),
-        );
-    }
-    hours.sort_unstable();
-    hours.dedup();
-    let (projects, hours): (Vec<_>, Vec<_>) = hours
-        .into_iter()
-        .map(|(project, hour)| (project.as_str(), hour))
-        .unzip();
-    sqlx::query("insert into usage_dirty (project_id, hour) select * from unnest($1::text[], $2::timestamptz[])")
-        .bind(projects)
-        .bind(hours)
-        .execute(connection)
-        .await?;
-    Ok(())
+    let hours = changes.iter().flat_map(|change| {
+        let hours = change.times().map(usage::hour_of);
+        hours.map(|hour| (change.project, hour))
+    });
+    usage::mark(connection, hours.collect()).await
 }

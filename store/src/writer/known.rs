@@ -19,8 +19,8 @@ pub(super) struct KnownTrace {
     pub(super) version: String,
     /// The starts that its observations lie between.
     extent: Option<(DateTime<Utc>, DateTime<Utc>)>,
-    /// All that the row says of when it is: its begin, first and last start.
-    pub(super) times: Vec<DateTime<Utc>>,
+    /// When it begins.
+    pub(super) began: DateTime<Utc>,
     /// By id: those of its observations that came again.
     pub(super) observations: HashMap<String, KnownObservation>,
 }
@@ -88,10 +88,7 @@ fn known_trace(row: TraceRow) -> Option<((String, String), KnownTrace)> {
         created_at: row.created_at,
         version: row.version.clone(),
         extent: row.first_start.zip(row.last_start),
-        times: [Some(row.ts), row.first_start, row.last_start]
-            .into_iter()
-            .flatten()
-            .collect(),
+        began: row.ts,
         observations: HashMap::new(),
         document: row.into_trace()?,
     };
@@ -162,9 +159,7 @@ pub(super) async fn parts(
     if keys.ids.is_empty() {
         return Ok(parts);
     }
-    let sql = format!(
-        "select o.project_id, o.trace_id, {PART_COLUMNS} from {UNNEST_KEYS}"
-    );
+    let sql = format!("select o.project_id, o.trace_id, {PART_COLUMNS} from {UNNEST_KEYS}");
     let rows: Vec<Row> = keys.bind(&sql).fetch_all(connection).await?;
     for row in rows {
         let of_trace = parts.entry((row.project_id, row.trace_id)).or_default();

@@ -1,0 +1,176 @@
+//! Sums of usage by hour, which `metrics/daily` reads; they are computed anew, never added to.
+//!
+//! A transaction that changes traces inserts the hours that these begin in into `usage_dirty`. To sum
+//! an hour up, one transaction with one snapshot removes the entries that it sees and replaces the
+//! hour's sums. Whatever committed before that snapshot is in the sums; whatever commits later has an
+//! entry that the transaction did not see, and so makes the hour dirty again. A crash changes nothing.
+//! Readers take the sums of clean hours, and add dirty ones up themselves.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use xtrace_model::{ProjectId, time};
+
+use crate::{Store, StoreError};
+
+/// How often dirty hours are looked for.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Hours that one look takes up.
+const HOURS_MAX: i64 = 500;
+/// An hour that changes all the time is summed up again after this many times what it took,
+const PAUSE_FACTOR: u32 = 20;
+/// but never later than this.
+const PAUSE_MAX: Duration = Duration::from_mins(1);
+/// Names the lock that one process at a time sums up under.
+const LOCK: i64 = 0x7874_7261_6365_0002;
+/// A dirty hour with more observations is read as it was summed up last, a minute ago at most.
+const LIVE_OBSERVATIONS_MAX: i64 = 200_000;
+
+/// The hour that a time lies in.
+pub(crate) fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
+    let micros = time::from_utc(at);
+    time::to_utc(micros - micros.rem_euclid(time::HOUR))
+}
+
+/// Makes hours dirty.
+pub(crate) async fn mark(
+    connection: &mut PgConnection,
+    hours: BTreeSet<(&ProjectId, DateTime<Utc>)>,
+) -> Result<(), StoreError> {
+    let (projects, hours): (Vec<_>, Vec<_>) = hours
+        .into_iter()
+        .map(|(project, hour)| (project.as_str(), hour))
+        .unzip();
+    sqlx::query(
+        "insert into usage_dirty (project_id, hour)
+         select * from unnest($1::text[], $2::timestamptz[])",
+    )
+    .bind(projects)
+    .bind(hours)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Hours of a project, from `first` up to and not including `end`, that must be added up by the
+/// reader.
+pub(crate) async fn dirty_hours(
+    store: &Store,
+    project: &ProjectId,
+    first: DateTime<Utc>,
+    end: DateTime<Utc>,
+) -> Result<Vec<DateTime<Utc>>, StoreError> {
+    let hours = sqlx::query_scalar(
+        "select d.hour from usage_dirty d
+          where d.project_id = $1 and d.hour >= $2 and d.hour < $3
+            and $4 >= (select coalesce(sum(u.observations), 0) from usage_hourly u
+                        where u.project_id = d.project_id and u.hour = d.hour)
+          group by d.hour limit $5",
+    )
+    .bind(project.as_str())
+    .bind(first)
+    .bind(end)
+    .bind(LIVE_OBSERVATIONS_MAX)
+    .bind(HOURS_MAX)
+    .fetch_all(store.read())
+    .await?;
+    Ok(hours)
+}
+
+/// Sums up dirty hours until the task is dropped.
+pub async fn run(store: Store) {
+    let mut pauses = Pauses::default();
+    let mut interval = tokio::time::interval(INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        if let Err(error) = refresh(&store, &mut pauses).await {
+            let cause = std::error::Error::source(&error);
+            tracing::debug!(%error, ?cause, "usage is summed up a second later");
+        }
+    }
+}
+
+/// When hours may be summed up again.
+#[derive(Default)]
+struct Pauses(HashMap<(String, DateTime<Utc>), Instant>);
+
+impl Pauses {
+    fn hold(&self, key: &(String, DateTime<Utc>)) -> bool {
+        self.0.get(key).is_some_and(|until| *until > Instant::now())
+    }
+
+    fn begin(&mut self, key: (String, DateTime<Utc>), took: Duration) {
+        let now = Instant::now();
+        self.0.retain(|_, until| *until > now);
+        self.0
+            .insert(key, now + (took * PAUSE_FACTOR).min(PAUSE_MAX));
+    }
+}
+
+async fn refresh(store: &Store, pauses: &mut Pauses) -> Result<(), StoreError> {
+    let dirty: Vec<(String, DateTime<Utc>)> =
+        sqlx::query_as("select project_id, hour from usage_dirty group by 1, 2 limit $1")
+            .bind(HOURS_MAX)
+            .fetch_all(store.background())
+            .await?;
+    for key in dirty {
+        if pauses.hold(&key) {
+            continue;
+        }
+        let began = Instant::now();
+        if !sum_up(store, &key.0, key.1).await? {
+            return Ok(());
+        }
+        pauses.begin(key, began.elapsed());
+    }
+    Ok(())
+}
+
+/// Sums one hour up; whether nobody else is at it.
+async fn sum_up(store: &Store, project: &str, hour: DateTime<Utc>) -> Result<bool, StoreError> {
+    let statement = "begin isolation level repeatable read";
+    let mut transaction = store.background().begin_with(statement).await?;
+    let alone: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
+        .bind(LOCK)
+        .fetch_one(&mut *transaction)
+        .await?;
+    if !alone {
+        return Ok(false);
+    }
+    for statement in [FORGET, FORGET_USAGE, FORGET_TRACES, SUM_USAGE, SUM_TRACES] {
+        sqlx::query(statement)
+            .bind(project)
+            .bind(hour)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await?;
+    Ok(true)
+}
+
+const FORGET: &str = "delete from usage_dirty where project_id = $1 and hour = $2";
+const FORGET_USAGE: &str = "delete from usage_hourly where project_id = $1 and hour = $2";
+const FORGET_TRACES: &str = "delete from traces_hourly where project_id = $1 and hour = $2";
+const SUM_USAGE: &str = "
+    with t as materialized (
+        select project_id, id, first_start, last_start from traces
+         where project_id = $1 and ts >= $2 and ts < $2 + interval '1 hour')
+    insert into usage_hourly (project_id, hour, environment, date, model, traces, observations,
+           input_usage, output_usage, total_usage, total_cost)
+    select $1, $2, o.environment, (o.start_time at time zone 'utc')::date, o.model,
+           count(distinct o.trace_id), count(*), coalesce(sum(o.input_usage), 0),
+           coalesce(sum(o.output_usage), 0), coalesce(sum(o.total_usage), 0),
+           coalesce(sum(o.total_cost), 0)
+      from t join observations o
+        on o.project_id = t.project_id and o.trace_id = t.id
+       and o.start_time between t.first_start and t.last_start
+       and o.start_time between (select min(first_start) from t) and (select max(last_start) from t)
+     group by 3, 4, 5";
+const SUM_TRACES: &str = "
+    insert into traces_hourly (project_id, hour, environment, traces)
+    select $1, $2, environment, count(*) from traces
+     where project_id = $1 and ts >= $2 and ts < $2 + interval '1 hour'
+     group by 3";
