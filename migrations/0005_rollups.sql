@@ -73,12 +73,24 @@ insert into usage_dirty select distinct project_id, date_trunc('hour', ts, 'UTC'
 drop index observations_ts;
 create index observations_ts on observations (project_id, start_time);
 
--- One index for each thing that lists of traces are filtered or sorted by.
-create index traces_cost on traces (project_id, (coalesce(sent_total_cost, total_cost, 0)) desc, id desc);
-create index traces_environment on traces (project_id, left(environment, 200), ts desc);
-create index traces_version on traces (project_id, left(version, 200), ts desc) where version is not null;
-create index traces_release on traces (project_id, left(release, 200), ts desc) where release is not null;
+-- What lists of traces are filtered by, cut to what an index entry holds: counts read the index alone.
+-- Shorter values are whole, so a condition on them needs no second look.
+drop index traces_user, traces_session, traces_name;
+alter table traces
+    add column user_key        text generated always as (left(user_id, 200)) stored,
+    add column session_key     text generated always as (left(session_id, 200)) stored,
+    add column name_key        text generated always as (left(name, 200)) stored,
+    add column version_key     text generated always as (left(version, 200)) stored,
+    add column release_key     text generated always as (left(release, 200)) stored,
+    add column environment_key text generated always as (left(environment, 200)) stored;
+create index traces_user on traces (project_id, user_key, ts desc) where user_key is not null;
+create index traces_session on traces (project_id, session_key, ts desc) where session_key is not null;
+create index traces_name on traces (project_id, name_key, ts desc);
+create index traces_version on traces (project_id, version_key, ts desc) where version_key is not null;
+create index traces_release on traces (project_id, release_key, ts desc) where release_key is not null;
+create index traces_environment on traces (project_id, environment_key, ts desc);
 create index traces_metadata on traces using gin (metadata jsonb_path_ops);
+create index traces_cost on traces (project_id, (coalesce(sent_total_cost, total_cost, 0)) desc, id desc);
 
 -- Rows of up to 8 kB stay whole in their page, and only their largest values are compressed. With
 -- the default Postgres moves small values out of rows beyond 2 kB: nearly twice the work.

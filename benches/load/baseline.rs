@@ -151,5 +151,5 @@ pub(crate) async fn serve_row_by_row(flags: &[String]) {
         ..Options::new(url)
     };
     let _server = Server::start_on(config, &options).await.unwrap();
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

@@ -11,8 +11,11 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use serde_json::json;
 
-/// Begins every placeholder of an id; no UTF-8 text holds it.
-const MARK: [u8; 2] = [0xa7, 0xfe];
+/// Begin placeholders of ids and of times; no UTF-8 text holds them.
+const ID_MARK: [u8; 2] = [0xa7, 0xfe];
+const TIME_MARK: [u8; 2] = [0xb5, 0xf9];
+/// Ends every placeholder.
+const END_MARK: u8 = 0xa7;
 const TRACE: u8 = 1;
 const SPAN: u8 = 2;
 const START: u8 = 3;
@@ -93,10 +96,14 @@ fn attribute(key: &str, value: Value) -> KeyValue {
     }
 }
 
+fn mark(what: u8) -> [u8; 2] {
+    if what >= START { TIME_MARK } else { ID_MARK }
+}
+
 fn placeholder(what: u8, index: usize) -> u64 {
-    let [a, b] = MARK;
+    let [a, b] = mark(what);
     let index = u32::try_from(index).unwrap().to_be_bytes();
-    u64::from_be_bytes([a, b, what, index[0], index[1], index[2], index[3], 0xa7])
+    u64::from_be_bytes([a, b, what, index[0], index[1], index[2], index[3], END_MARK])
 }
 
 /// What roots say of their trace; `seed` decides how common each value is.
@@ -226,7 +233,7 @@ impl Template {
                 match self.format {
                     Format::Protobuf => put(&mut bytes, place.at + 8, &more.to_be_bytes()),
                     Format::Json => {
-                        put(&mut bytes, place.at + 16, format!("{more:016x}").as_bytes())
+                        put(&mut bytes, place.at + 16, format!("{more:016x}").as_bytes());
                     }
                 }
             }
@@ -244,8 +251,8 @@ fn places(bytes: &[u8], format: Format) -> Vec<Place> {
     let mut places = Vec::new();
     let mut add = |at: usize, value: u64| {
         let bytes = value.to_be_bytes();
-        let (mark, what, index, end) = (&bytes[..2], bytes[2], &bytes[3..7], bytes[7]);
-        if mark == MARK && end == MARK[0] && (TRACE..=END).contains(&what) {
+        let (begin, what, index, end) = (&bytes[..2], bytes[2], &bytes[3..7], bytes[7]);
+        if begin == mark(what) && end == END_MARK && (TRACE..=END).contains(&what) {
             let index = u32::from_be_bytes(index.try_into().unwrap());
             places.push(Place { at, what, index });
         }
@@ -254,15 +261,15 @@ fn places(bytes: &[u8], format: Format) -> Vec<Place> {
         Format::Protobuf => {
             for (at, window) in bytes.windows(8).enumerate() {
                 let window: [u8; 8] = window.try_into().unwrap();
-                if window[..2] == MARK {
+                if window[..2] == ID_MARK {
                     add(at, u64::from_be_bytes(window));
-                } else if window[6..] == [MARK[1], MARK[0]] {
+                } else if window[6..] == [TIME_MARK[1], TIME_MARK[0]] {
                     add(at, u64::from_le_bytes(window));
                 }
             }
         }
         Format::Json => {
-            let hex = format!("{:02x}{:02x}", MARK[0], MARK[1]);
+            let hex = format!("{:02x}{:02x}", ID_MARK[0], ID_MARK[1]);
             let decimal = placeholder(START, 0).to_string();
             for at in 0..bytes.len().saturating_sub(20) {
                 if bytes[at..].starts_with(hex.as_bytes()) {

@@ -16,6 +16,7 @@
 mod baseline;
 mod bodies;
 mod machine;
+mod reads;
 mod send;
 mod write;
 
@@ -58,6 +59,9 @@ async fn main() {
     }
     if wants("latency") {
         write::light(&postgres).await;
+    }
+    if wants("reads") {
+        reads::table(&postgres).await;
     }
     postgres.stop().await;
 }

@@ -73,9 +73,11 @@ pub async fn list(
     project: &ProjectId,
     query: &DailyQuery,
 ) -> Result<Paged<Day>, StoreError> {
+    // Whole hours, so that open ends leave no part of an hour.
+    let open = |end| hour_of(time::to_utc(end));
     let all = (
-        query.from.unwrap_or_else(|| time::to_utc(time::EARLIEST)),
-        query.to.unwrap_or_else(|| time::to_utc(time::LATEST)),
+        query.from.unwrap_or_else(|| open(time::EARLIEST)),
+        query.to.unwrap_or_else(|| open(time::LATEST)),
     );
     let mut days = Days {
         store,
@@ -276,15 +278,17 @@ fn push_traces(
     query: &DailyQuery,
     ranges: &[Range],
 ) {
-    let (from, to): (Vec<_>, Vec<_>) = ranges.iter().copied().unzip();
-    sql.push("unnest(")
-        .push_bind(from)
-        .push("::timestamptz[], ")
-        .push_bind(to);
-    sql.push("::timestamptz[]) r(first, last) join traces t on t.ts >= r.first and t.ts < r.last");
-    sql.push(" and t.project_id = ")
+    sql.push("traces t where t.project_id = ")
         .push_bind(project.as_str().to_owned());
-    sql.push(" where true");
+    // Spelled out, so that Postgres knows how few these are.
+    for (number, (from, to)) in ranges.iter().enumerate() {
+        sql.push(if number == 0 { " and (" } else { " or " });
+        sql.push("t.ts >= ")
+            .push_bind(*from)
+            .push(" and t.ts < ")
+            .push_bind(*to);
+    }
+    sql.push(")");
     filter::push_all(sql, &query.conditions);
 }
 

@@ -85,6 +85,8 @@ impl Store {
             ("statement_timeout", timeout_ms.as_str()),
             ("default_transaction_read_only", "on"),
             ("jit", "off"),
+            // Which partitions and which index are right depends on the values.
+            ("plan_cache_mode", "force_custom_plan"),
         ]);
         let pool = |connections_max: u32| {
             PgPoolOptions::new()

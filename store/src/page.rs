@@ -32,8 +32,10 @@ pub struct Paged<T> {
     pub total: i64,
 }
 
-/// Up to here rows are counted.
+/// Up to here rows are counted,
 pub const EXACT_MAX: i64 = 10_000;
+/// unless the statistics know of so many that there is no doubt.
+const SURELY_MANY: i64 = 2 * EXACT_MAX;
 
 impl<T> Paged<T> {
     /// A page of a list whose rows were counted, or estimated, ahead.
@@ -55,19 +57,23 @@ pub(crate) async fn count(
     store: &Store,
     push: impl Fn(&mut QueryBuilder<Postgres>),
 ) -> Result<i64, StoreError> {
+    let mut sql = QueryBuilder::new("explain (format json) select 1");
+    push(&mut sql);
+    let plan: Json<Value> = sql.build_query_scalar().fetch_one(store.read()).await?;
+    let estimate = plan.0.pointer("/0/Plan/Plan Rows").and_then(Value::as_i64);
+    let estimate = estimate.unwrap_or_default();
+    if estimate > SURELY_MANY {
+        return Ok(estimate);
+    }
     let mut sql = QueryBuilder::new("select count(*) from (select 1");
     push(&mut sql);
     sql.push(" limit ")
         .push_bind(EXACT_MAX + 1)
         .push(") counted");
     let counted: i64 = sql.build_query_scalar().fetch_one(store.read()).await?;
-    if counted <= EXACT_MAX {
-        return Ok(counted);
-    }
-    let mut sql = QueryBuilder::new("explain (format json) select 1");
-    push(&mut sql);
-    let plan: Json<Value> = sql.build_query_scalar().fetch_one(store.read()).await?;
-    let estimate = plan.0.pointer("/0/Plan/Plan Rows").and_then(Value::as_f64);
-    #[expect(clippy::cast_possible_truncation, reason = "an estimate")]
-    Ok(estimate.map_or(counted, |rows| counted.max(rows as i64)))
+    Ok(if counted > EXACT_MAX {
+        counted.max(estimate)
+    } else {
+        counted
+    })
 }

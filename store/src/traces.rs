@@ -154,7 +154,11 @@ pub async fn list(
     // Postgres would walk the index of the order for rare matches, and sort half the table for
     // frequent ones; here it is known which they are.
     let rare = !query.conditions.is_empty() && total <= page::EXACT_MAX;
-    let found = if rare { Found::First } else { Found::Anyhow };
+    let found = if rare && !query.is_in_index_order() {
+        Found::First
+    } else {
+        Found::Anyhow
+    };
     let direction = if query.ascending { " asc" } else { " desc" };
     let order = query.order;
     let push_order = |sql: &mut QueryBuilder<Postgres>| {
@@ -182,6 +186,16 @@ pub async fn list(
     rows.push(" limit ").push_bind(query.page.limit);
     let rows = rows.build_query_as().fetch_all(store.read()).await?;
     Ok(Paged::of(rows, query.page, total))
+}
+
+impl TraceQuery {
+    /// Whether an index holds what matches in the order that is asked for.
+    fn is_in_index_order(&self) -> bool {
+        let of_index = |condition: &Condition<TraceColumn>| {
+            condition.column == TraceColumn::Timestamp || condition.is_indexed_equality()
+        };
+        self.order == TraceOrder::Timestamp && self.conditions.iter().all(of_index)
+    }
 }
 
 /// How matching traces are found.
@@ -277,25 +291,36 @@ pub async fn rollups(
     traces: &[TraceView],
     environments: &[String],
 ) -> Result<Vec<Rollup>, StoreError> {
-    let (Some(first), Some(last)) = (
-        traces.iter().filter_map(|trace| trace.first_start).min(),
-        traces.iter().filter_map(|trace| trace.last_start).max(),
-    ) else {
+    let extent = |trace: &TraceView| Some((trace.first_start?, trace.last_start?));
+    let traces = traces
+        .iter()
+        .filter_map(|trace| Some((trace.id.clone(), extent(trace)?)));
+    let (ids, extents): (Vec<String>, Vec<_>) = traces.unzip();
+    let (firsts, lasts): (Vec<DateTime<Utc>>, Vec<DateTime<Utc>>) = extents.into_iter().unzip();
+    let (Some(first), Some(last)) = (firsts.iter().min().copied(), lasts.iter().max().copied())
+    else {
         return Ok(Vec::new());
     };
-    let ids: Vec<String> = traces.iter().map(|trace| trace.id.clone()).collect();
     let mut sql = QueryBuilder::new("select o.trace_id, ");
     sql.push(LATENCY)
         .push(" as latency, sum(o.total_cost) as total_cost, ");
-    sql.push(
-        "array_agg(o.id::text order by o.start_time, o.id) as observation_ids from observations o",
+    sql.push("array_agg(o.id::text order by o.start_time, o.id) as observation_ids from unnest(");
+    sql.push_bind(ids)
+        .push("::text[], ")
+        .push_bind(firsts)
+        .push("::timestamptz[], ");
+    // One look-up a trace, in the partitions of its extent only.
+    sql.push_bind(lasts).push(
+        "::timestamptz[]) k(id, first_start, last_start) cross join lateral (
+             select o.* from observations o where o.trace_id = k.id
+                and o.start_time between k.first_start and k.last_start and o.project_id = ",
     );
-    sql.push(" where o.project_id = ")
-        .push_bind(project.as_str().to_owned());
-    sql.push(" and o.trace_id = any(")
-        .push_bind(ids)
-        .push(") and o.start_time between ");
-    sql.push_bind(first).push(" and ").push_bind(last);
+    sql.push_bind(project.as_str().to_owned());
+    sql.push(" and o.start_time between ")
+        .push_bind(first)
+        .push(" and ")
+        .push_bind(last);
+    sql.push(" offset 0) o where true");
     if !environments.is_empty() {
         sql.push(" and o.environment = any(")
             .push_bind(environments.to_vec())

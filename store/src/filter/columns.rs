@@ -25,6 +25,9 @@ pub enum ColumnType {
     BoolObject,
 }
 
+/// What an index holds of a text: an index entry must stay below 2.7 kB.
+pub(super) const PREFIX_CHARS: usize = 200;
+
 /// A column of one list.
 pub trait Column: Copy + Eq + 'static {
     /// The column of that name; several names may mean one column.
@@ -33,7 +36,7 @@ pub trait Column: Copy + Eq + 'static {
     fn column_type(self) -> ColumnType;
     /// The SQL expression of its value.
     fn sql(self) -> &'static str;
-    /// The expression of the index that finds equal values, where the index holds a prefix.
+    /// The column with the value's first [`PREFIX_CHARS`] characters, which an index holds.
     fn indexed_prefix(self) -> Option<&'static str> {
         None
     }
@@ -174,12 +177,12 @@ impl Column for TraceColumn {
 
     fn indexed_prefix(self) -> Option<&'static str> {
         match self {
-            Self::Name => Some("left(t.name, 200)"),
-            Self::UserId => Some("left(t.user_id, 200)"),
-            Self::SessionId => Some("left(t.session_id, 200)"),
-            Self::Environment => Some("left(t.environment, 200)"),
-            Self::Version => Some("left(t.version, 200)"),
-            Self::Release => Some("left(t.release, 200)"),
+            Self::Name => Some("t.name_key"),
+            Self::UserId => Some("t.user_key"),
+            Self::SessionId => Some("t.session_key"),
+            Self::Environment => Some("t.environment_key"),
+            Self::Version => Some("t.version_key"),
+            Self::Release => Some("t.release_key"),
             _ => None,
         }
     }

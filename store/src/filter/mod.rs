@@ -6,6 +6,7 @@ mod columns;
 use serde_json::{Map, Value};
 use sqlx::types::Json;
 use sqlx::{Postgres, QueryBuilder};
+use xtrace_model::text::cut_chars;
 use xtrace_model::{Micros, json, time};
 
 pub use columns::{Column, ColumnType, ObservationColumn, TraceColumn};
@@ -97,6 +98,16 @@ impl<C: Column> Condition<C> {
         }
     }
 
+    /// Whether an index finds what passes.
+    pub(crate) fn is_indexed_equality(&self) -> bool {
+        let one = match &self.test {
+            Test::Text(TextTest::Equals, _) => true,
+            Test::OneOf(values, negated) => values.len() == 1 && !negated,
+            _ => false,
+        };
+        one && self.column.indexed_prefix().is_some()
+    }
+
     /// Text equal to a value.
     pub fn equals(column: C, value: impl Into<String>) -> Self {
         Self::new(column, Test::Text(TextTest::Equals, value.into()))
@@ -126,23 +137,19 @@ fn push<C: Column>(sql: &mut Sql, condition: &Condition<C>) {
     };
     let key = condition.key.as_deref();
     if let Test::Text(TextTest::Equals, value) = test {
-        push_indexed(sql, condition.column, key, value);
+        if let Some(prefix) = condition.column.indexed_prefix() {
+            sql.push(prefix).push(" = ");
+            sql.push_bind(cut_chars(value, columns::PREFIX_CHARS).to_owned());
+            if value.chars().count() < columns::PREFIX_CHARS {
+                return;
+            }
+            sql.push(" and ");
+        }
+        if let Some(key) = key.filter(|_| condition.column.is_indexed_object()) {
+            push_containment(sql, condition.column.sql(), key, value);
+        }
     }
     push_test(sql, condition.column.sql(), key, test);
-}
-
-/// What an index knows of equality with a value, if there is an index.
-fn push_indexed<C: Column>(sql: &mut Sql, column: C, key: Option<&str>, value: &str) {
-    if let Some(prefix) = column.indexed_prefix() {
-        // The index holds 200 characters: an index entry must stay below 2.7 kB.
-        sql.push(prefix)
-            .push(" = left(")
-            .push_bind(value.to_owned())
-            .push(", 200) and ");
-    }
-    if let Some(key) = key.filter(|_| column.is_indexed_object()) {
-        push_containment(sql, column.sql(), key, value);
-    }
 }
 
 /// What an object contains whose member `key` reads as `value`: that text, or what it is as JSON.
