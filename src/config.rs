@@ -40,6 +40,7 @@ pub struct Cli {
 
 /// What `xtrace` can do.
 #[derive(Debug, Clone, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Command {
     /// Serve until SIGTERM or Ctrl-C (the default).
     Serve(ServeConfig),
@@ -84,6 +85,10 @@ pub struct ServeConfig {
     /// Address to listen on.
     #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8742", value_parser = parse_bind_addr)]
     pub bind_addr: SocketAddr,
+    /// Address where `GET /metrics` answers without credentials. Unset: only beside the other paths,
+    /// with credentials.
+    #[arg(long, env = "METRICS_ADDR", value_parser = parse_bind_addr)]
+    pub metrics_addr: Option<SocketAddr>,
     /// The native token: opens every path as `Authorization: Bearer …`. Unset: one is generated on
     /// first start and kept in the data directory.
     #[arg(long, env = "API_BEARER_TOKEN", hide_env_values = true, value_parser = parse_token)]

@@ -7,6 +7,7 @@
 //! - [`api`]: native reads and service endpoints. (Langfuse's API is the crate `xtrace-compat`.)
 //! - [`auth`], [`limits`], [`request_id`]: what happens to every request on its way.
 //! - [`embedded_postgres`]: the private Postgres; yields a database URL, nothing else knows.
+//! - [`self_metrics`]: what xtrace says of itself.
 //! - [`secrets`]: credentials that nobody configured, made on first start.
 
 pub mod api;
@@ -20,5 +21,6 @@ pub mod request_id;
 pub mod retry;
 pub mod router;
 pub mod secrets;
+pub mod self_metrics;
 pub mod server;
 pub mod telemetry;

@@ -10,7 +10,7 @@ use crate::api::error::ApiError;
 use crate::api::{metrics, service};
 use crate::gateway::Gateway;
 use crate::receivers::{native, otlp};
-use crate::{auth, limits, request_id};
+use crate::{auth, limits, request_id, self_metrics};
 
 /// The whole service.
 pub fn router(gateway: Gateway) -> Router {
@@ -30,6 +30,7 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/metrics/batch", post(native::receive_metrics))
         .route("/api/public/metrics/names", get(metrics::names))
         .route("/api/public/metrics/query", get(metrics::query))
+        .route("/metrics", get(self_metrics::show))
         .route(
             "/api/internal/rate_limit_stats",
             get(service::rate_limit_stats),
@@ -49,7 +50,15 @@ pub fn router(gateway: Gateway) -> Router {
     open.merge(protected)
         // Receivers have limits of their own, before and after decompression.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(self_metrics::time_requests))
         .layer(from_fn(request_id::name_requests))
+}
+
+/// What the listener of `METRICS_ADDR` answers.
+pub fn metrics_router(gateway: Gateway) -> Router {
+    Router::new()
+        .route("/metrics", get(self_metrics::show_open))
+        .with_state(gateway)
 }
 
 /// Unknown paths answer in the shape of the dialect that they look like.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use axum::Router;
 use axum::serve::ListenerExt;
 use chrono::Utc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,8 +21,9 @@ use crate::embedded_postgres::EmbeddedPostgres;
 use crate::gateway::Gateway;
 use crate::limits::ReadLimiter;
 use crate::receivers::body::BodyLimits;
-use crate::router::router;
+use crate::router::{metrics_router, router};
 use crate::secrets::{self, Secrets};
+use crate::self_metrics;
 
 /// From SIGTERM to exit; orchestrators kill after ten seconds.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
@@ -97,6 +99,17 @@ impl Server {
             .await
             .with_context(|| format!("can't listen on {} (BIND_ADDR)", config.bind_addr))?;
         let address = listener.local_addr()?;
+        let metrics_listener = match config.metrics_addr {
+            Some(address) => {
+                let listener = TcpListener::bind(address).await;
+                Some(
+                    listener
+                        .with_context(|| format!("can't listen on {address} (METRICS_ADDR)"))?,
+                )
+            }
+            None => None,
+        };
+        self_metrics::install();
         let secrets = make_secrets(&config)?;
         let store = Store::new(options).context("DATABASE_URL is malformed")?;
         let (writer, writer_task) = Writer::start(store.clone(), WriterLimits::default());
@@ -111,7 +124,11 @@ impl Server {
         let background =
             prepare(store.clone(), project, secrets.key_pair, config.retention()).await?;
         let (stop, stopped) = watch::channel(false);
-        let http = tokio::spawn(serve_http(listener, gateway, stopped));
+        if let Some(listener) = metrics_listener {
+            let router = metrics_router(gateway.clone());
+            tokio::spawn(serve_http(listener, router, stopped.clone()));
+        }
+        let http = tokio::spawn(serve_http(listener, router(gateway), stopped));
         tracing::info!("listening on http://{address}");
         if let Some(file) = &secrets.file {
             tracing::info!("credentials are in {}", file.display());
@@ -157,14 +174,14 @@ impl Server {
 
 async fn serve_http(
     listener: TcpListener,
-    gateway: Gateway,
+    router: Router,
     mut stopped: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let listener = listener.tap_io(|stream| {
         // Small answers must not wait for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
     });
-    axum::serve(listener, router(gateway))
+    axum::serve(listener, router)
         .with_graceful_shutdown(async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;
         })

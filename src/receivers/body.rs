@@ -12,6 +12,8 @@ use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::self_metrics;
+
 /// Why a body can't be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
@@ -33,6 +35,19 @@ pub enum BodyError {
     /// The client went away before the body was whole.
     #[error("the body could not be read to its end")]
     Broken,
+}
+
+impl BodyError {
+    /// A short name, for counting.
+    fn name(self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "body_too_large",
+            Self::Overloaded => "bodies_too_many",
+            Self::Encoding => "content_encoding",
+            Self::Corrupt => "body_corrupt",
+            Self::Broken => "body_broken_off",
+        }
+    }
 }
 
 /// How a body is compressed.
@@ -108,6 +123,18 @@ pub struct ReadBody {
 
 /// Reads a body, and inflates it if it is compressed.
 pub async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &BodyLimits,
+) -> Result<ReadBody, BodyError> {
+    let outcome = read_uncounted(headers, body, limits).await;
+    if let Err(error) = &outcome {
+        self_metrics::refused(error.name(), 1);
+    }
+    outcome
+}
+
+async fn read_uncounted(
     headers: &HeaderMap,
     body: Body,
     limits: &BodyLimits,

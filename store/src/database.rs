@@ -156,6 +156,19 @@ impl Store {
         self.background.close().await;
     }
 
+    /// Name, connections in use and idle connections of each pool.
+    pub fn connections(&self) -> [(&'static str, u32, u32); 3] {
+        let of = |name, pool: &PgPool| {
+            let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+            (name, pool.size().saturating_sub(idle), idle)
+        };
+        [
+            of("read", &self.read),
+            of("write", &self.write),
+            of("background", &self.background),
+        ]
+    }
+
     /// How rows are best sent over this connection.
     pub(crate) fn method(&self) -> Method {
         self.method

@@ -37,8 +37,8 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(database) => {
                 match database.code().unwrap_or_default().as_ref() {
                     "57014" => Self::Timeout,
-                    // Connection, resources, operator intervention, system and rollback errors.
-                    code if ["08", "53", "57", "58", "40"]
+                    // Connection, resources, locks, operator intervention, system and rollback errors.
+                    code if ["08", "53", "55", "57", "58", "40"]
                         .contains(&code.get(..2).unwrap_or("")) =>
                     {
                         Self::Unavailable(Some(error))
@@ -56,6 +56,17 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
+    /// A short name, for counting.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Overloaded { .. } => "queue_full",
+            Self::Unavailable(_) => "database_unavailable",
+            Self::Timeout => "timeout",
+            Self::Refused(_) => "value",
+            Self::Internal(_) => "internal",
+        }
+    }
+
     /// The same failure for another caller of the same transaction; causes are logged once.
     pub(crate) fn for_another(&self) -> Self {
         match self {

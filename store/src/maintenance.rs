@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use chrono::Utc;
+use metrics::counter;
 use xtrace_model::time;
 
 use crate::partitions::{self, Partitioned};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, writer};
 
 /// How long data is kept, in days; `None` keeps all.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,15 +47,41 @@ pub async fn once(store: &Store, retention: Retention) -> Result<(), StoreError>
         let before = time::to_utc((today - days) * time::DAY);
         delete_batches(store, DELETE_TRACES, before).await?;
         delete_batches(store, DELETE_SCORES, before).await?;
+        sum_up_again(store, before).await?;
     }
     Ok(())
 }
 
 // A trace goes when nothing of it is young: neither its begin nor its last observation.
-const DELETE_TRACES: &str = "delete from traces where ctid = any(array(
-    select ctid from traces where ts < $1 and coalesce(last_start, ts) < $1 limit $2))";
-const DELETE_SCORES: &str = "delete from scores where ctid = any(array(
-    select ctid from scores where ts < $1 limit $2))";
+const DELETE_TRACES: &str = "with gone as (
+        delete from traces where ctid = any(array(
+            select ctid from traces where ts < $1 and coalesce(last_start, ts) < $1 limit $2))
+        returning project_id, ts),
+    marked as (
+        insert into usage_dirty
+        select distinct project_id, date_trunc('hour', ts, 'UTC') from gone)
+    select count(*) from gone";
+const DELETE_SCORES: &str = "with gone as (
+        delete from scores where ctid = any(array(
+            select ctid from scores where ts < $1 limit $2))
+        returning 1)
+    select count(*) from gone";
+
+/// Traces that stay may have lost observations.
+async fn sum_up_again(store: &Store, before: chrono::DateTime<Utc>) -> Result<(), StoreError> {
+    const TRACES: &str = "select project_id, id from traces where first_start < $1 limit $2";
+    loop {
+        let keys: Vec<(String, String)> = sqlx::query_as(TRACES)
+            .bind(before)
+            .bind(DELETE_ROWS_MAX)
+            .fetch_all(store.background())
+            .await?;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        writer::sum_up_again(store, keys).await?;
+    }
+}
 
 async fn delete_batches(
     store: &Store,
@@ -62,13 +89,13 @@ async fn delete_batches(
     before: chrono::DateTime<Utc>,
 ) -> Result<(), StoreError> {
     loop {
-        let deleted = sqlx::query(statement)
+        let deleted: i64 = sqlx::query_scalar(statement)
             .bind(before)
             .bind(DELETE_ROWS_MAX)
-            .execute(store.background())
-            .await?
-            .rows_affected();
-        if deleted < DELETE_ROWS_MAX.cast_unsigned() {
+            .fetch_one(store.background())
+            .await?;
+        counter!("xtrace_dropped_total", "what" => "rows").increment(deleted.unsigned_abs());
+        if deleted < DELETE_ROWS_MAX {
             return Ok(());
         }
     }

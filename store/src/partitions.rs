@@ -4,8 +4,10 @@
 //! days from [`DAYS_BACK_MAX`] ago to [`DAYS_AHEAD`] ahead get one.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use metrics::{counter, gauge};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use xtrace_model::time;
 
@@ -93,6 +95,7 @@ pub(crate) async fn make(
         .bind(LOCK)
         .execute(&mut *transaction)
         .await?;
+    sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
     let days: BTreeSet<i64> = missing.into_iter().collect();
     for day in self::missing(&mut transaction, table, &days).await? {
         make_one(&mut transaction, table, day).await?;
@@ -146,6 +149,38 @@ async fn make_one(
     Ok(())
 }
 
+/// Everybody who reads or writes the table waits behind whoever waits for its lock, so nobody waits
+/// longer than this.
+const LOCK_TIMEOUT: &str = "set local lock_timeout = '300ms'";
+
+/// Whether the partition is gone; else somebody is reading for long, and the next round tries again.
+async fn drop_one(connection: &mut PgConnection, name: &str) -> Result<bool, StoreError> {
+    const ATTEMPTS: usize = 10;
+    const PAUSE: Duration = Duration::from_millis(500);
+    for _ in 0..ATTEMPTS {
+        let mut transaction = connection.begin().await?;
+        sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
+        let statement = AssertSqlSafe(format!("drop table {name}"));
+        match sqlx::query(statement).execute(&mut *transaction).await {
+            Ok(_) => {
+                transaction.commit().await?;
+                return Ok(true);
+            }
+            Err(error) if is_lock_timeout(&error) => transaction.rollback().await?,
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(false)
+}
+
+fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == "55P03")
+}
+
 /// Drops partitions of days before `first_kept`, and older rows of the default partition.
 pub(crate) async fn drop_before(
     store: &Store,
@@ -165,11 +200,11 @@ pub(crate) async fn drop_before(
     let is_day = |name: &&String| name.len() == oldest.len() && !name.ends_with("default");
     let mut dropped = 0;
     for name in names.iter().filter(is_day).filter(|name| **name < oldest) {
-        sqlx::query(AssertSqlSafe(format!("drop table {name}")))
-            .execute(&mut *connection)
-            .await?;
-        dropped += 1;
+        dropped += u64::from(drop_one(&mut connection, name).await?);
     }
+    counter!("xtrace_dropped_total", "what" => table.table()).increment(dropped);
+    gauge!("xtrace_partitions", "table" => table.table())
+        .set(names.iter().filter(is_day).count() as f64 - dropped as f64);
     let (parent, column) = (table.table(), table.column());
     sqlx::query(AssertSqlSafe(format!(
         "delete from {parent}_default where {column} < $1"

@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use metrics::gauge;
 use sqlx::PgConnection;
 use xtrace_model::{ProjectId, time};
 
@@ -116,6 +117,7 @@ async fn refresh(store: &Store, pauses: &mut Pauses) -> Result<(), StoreError> {
             .bind(HOURS_MAX)
             .fetch_all(store.background())
             .await?;
+    gauge!("xtrace_usage_dirty_hours").set(dirty.len() as f64);
     for key in dirty {
         if pauses.hold(&key) {
             continue;

@@ -14,6 +14,7 @@ use super::{json, protobuf};
 use crate::auth;
 use crate::gateway::Gateway;
 use crate::receivers::body::{self, ReadBody};
+use crate::self_metrics;
 
 /// Takes an export: stores its spans, then answers.
 pub async fn receive(State(gateway): State<Gateway>, request: Request) -> Response {
@@ -64,6 +65,7 @@ async fn export(
     }
     gateway.writer.submit(batch).await?;
     for one in &rejected {
+        self_metrics::refused(one.reason, 1);
         tracing::debug!(reason = one.reason, "a span was rejected");
     }
     Ok(Accepted { rejected, all })

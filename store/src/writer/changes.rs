@@ -94,6 +94,19 @@ fn new(group: Group<'_>, now: DateTime<Utc>) -> Change<'_> {
     }
 }
 
+/// A stored trace as a change of its sums alone.
+pub(super) fn unchanged<'a>(group: &Group<'a>, known: &KnownTrace) -> Change<'a> {
+    Change {
+        project: group.project,
+        trace: Cow::Owned(known.document.clone()),
+        created_at: known.created_at,
+        version: Some(known.version.clone()),
+        observations: Vec::new(),
+        rollup: Rollup::default(),
+        began: Some(known.began),
+    }
+}
+
 /// `None` if nothing changes.
 fn merge_known<'a>(
     group: Group<'a>,

@@ -28,6 +28,11 @@ impl<'a> Group<'a> {
         }
     }
 
+    /// A trace of which nothing came.
+    pub(super) fn bare(key: TraceKey<'a>) -> Self {
+        Self::new(key, Cow::Owned(Trace::new(key.1.clone())))
+    }
+
     pub(super) fn key(&self) -> TraceKey<'a> {
         (self.project, self.id)
     }
@@ -80,8 +85,7 @@ impl<'a> Combined<'a> {
     fn add_observation(&mut self, project: &'a ProjectId, observation: &'a Observation) {
         let key = (project, &observation.trace_id);
         let at = *self.by_key.entry(key).or_insert_with(|| {
-            let bare = Cow::Owned(Trace::new(key.1.clone()));
-            self.groups.push(Group::new(key, bare));
+            self.groups.push(Group::bare(key));
             self.groups.len() - 1
         });
         let observations = &mut self.groups[at].observations;

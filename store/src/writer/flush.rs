@@ -4,12 +4,17 @@
 //! row, and only if that row is still the one that was read; a new trace conflicts with itself by
 //! its key. Whoever loses such a race rolls back and starts again, now holding the rows locked.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
 use chrono::{DateTime, Utc};
+use metrics::{counter, histogram};
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, PgConnection, Postgres};
-use xtrace_model::Batch;
+use xtrace_model::{Batch, ProjectId, TraceId};
 
 use super::changes::{self, Change};
+use super::combine::Group;
 use super::insert::{Method, Rows};
 use super::partitions::KnownDays;
 use super::points::{self, KnownSeries};
@@ -93,12 +98,24 @@ impl Flusher {
 
     /// Commits the batches: all of their rows, or none.
     async fn write(&mut self, batches: &[&Batch]) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let outcome = self.attempts(batches).await;
+        let rows: usize = batches.iter().map(|batch| batch.rows()).sum();
+        histogram!("xtrace_transaction_rows").record(rows as f64);
+        histogram!("xtrace_commit_seconds").record(began.elapsed().as_secs_f64());
+        outcome
+    }
+
+    async fn attempts(&mut self, batches: &[&Batch]) -> Result<(), StoreError> {
         let mut reconnected = false;
         let mut last = None;
         for attempt in 0..ATTEMPTS {
             match self.attempt(batches, attempt > 0).await {
                 Ok(()) => return Ok(()),
-                Err(Setback::Conflict(cause)) => last = cause,
+                Err(Setback::Conflict(cause)) => {
+                    counter!("xtrace_conflicts_total").increment(1);
+                    last = cause;
+                }
                 // A connection that was idle may have died since; everything may be sent twice.
                 Err(Setback::Failed(StoreError::Unavailable(_)))
                     if !reconnected && self.drop_connection() =>
@@ -140,12 +157,14 @@ impl Flusher {
         self.days.make(connection, batches, now).await?;
         let mut transaction = connection.begin().await?;
         let groups = combine::by_trace(batches);
+        let mut written = Written::default();
         if !groups.is_empty() {
-            write_documents(&mut transaction, method, groups, lock, now).await?;
+            written = write_documents(&mut transaction, method, groups, lock, now).await?;
         }
         let new_series =
             points::write(&mut transaction, method, &self.series, &points, now).await?;
         transaction.commit().await?;
+        written.count(points.len());
         self.series.remember(new_series);
         Ok(())
     }
@@ -170,14 +189,14 @@ fn refuse(requests: Vec<Request>, error: StoreError) {
 async fn write_documents(
     connection: &mut PgConnection,
     method: Method,
-    groups: Vec<combine::Group<'_>>,
+    groups: Vec<Group<'_>>,
     lock: bool,
     now: DateTime<Utc>,
-) -> Result<(), Setback> {
+) -> Result<Written, Setback> {
     let mut known = known::read(connection, &groups, lock).await?;
     let mut changes = changes::merge(groups, &mut known, now);
     if changes.is_empty() {
-        return Ok(());
+        return Ok(Written::default());
     }
     roll_up(connection, &known, &mut changes).await?;
     write_traces(connection, method, &changes, now).await?;
@@ -190,7 +209,33 @@ async fn write_documents(
     }
     rows.insert(connection).await?;
     mark_usage(connection, &changes).await?;
-    Ok(())
+    Ok(Written {
+        traces: changes.len(),
+        observations: changes.iter().map(|change| change.observations.len()).sum(),
+    })
+}
+
+/// Rows that a transaction wrote.
+#[derive(Default)]
+struct Written {
+    traces: usize,
+    observations: usize,
+}
+
+impl Written {
+    fn count(&self, points: usize) {
+        let tables = [
+            ("traces", self.traces),
+            ("observations", self.observations),
+            ("metric_points", points),
+        ];
+        if tables.iter().all(|(_, rows)| *rows == 0) {
+            counter!("xtrace_unchanged_transactions_total").increment(1);
+        }
+        for (table, rows) in tables.into_iter().filter(|(_, rows)| *rows > 0) {
+            counter!("xtrace_committed_rows_total", "table" => table).increment(rows as u64);
+        }
+    }
 }
 
 /// Sums up the traces that are known: their other observations count too.
@@ -287,4 +332,40 @@ async fn mark_usage(
         hours.map(|hour| (change.project, hour))
     });
     usage::mark(connection, hours.collect()).await
+}
+
+/// Sums traces up that may have lost observations.
+pub(crate) async fn sum_up_again(
+    store: &Store,
+    keys: Vec<(String, String)>,
+) -> Result<(), StoreError> {
+    let parsed = keys.into_iter().filter_map(|(project, id)| {
+        Some((ProjectId::parse(project).ok()?, TraceId::parse(id).ok()?))
+    });
+    let keys: BTreeSet<(ProjectId, TraceId)> = parsed.collect();
+    let mut transaction = store.write().begin().await?;
+    let groups: Vec<_> = keys
+        .iter()
+        .map(|(project, id)| Group::bare((project, id)))
+        .collect();
+    // Locked, so that no row changes before it is replaced.
+    let known = known::read(&mut transaction, &groups, true).await?;
+    let mut changes: Vec<_> = groups
+        .iter()
+        .filter_map(|group| {
+            Some(changes::unchanged(
+                group,
+                known.get(&known::name(group.key()))?,
+            ))
+        })
+        .collect();
+    roll_up(&mut transaction, &known, &mut changes).await?;
+    match write_traces(&mut transaction, Method::Insert, &changes, Utc::now()).await {
+        Ok(()) => {}
+        Err(Setback::Failed(error)) => return Err(error),
+        Err(Setback::Conflict(cause)) => return Err(StoreError::Unavailable(cause)),
+    }
+    mark_usage(&mut transaction, &changes).await?;
+    transaction.commit().await?;
+    Ok(())
 }

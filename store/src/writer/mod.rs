@@ -21,12 +21,14 @@ mod points;
 mod rollup;
 mod room;
 
+pub(crate) use flush::sum_up_again;
 pub use insert::Method;
 
 use std::hash::Hash;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use metrics::{counter, histogram};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use xtrace_model::Batch;
@@ -75,6 +77,8 @@ const REQUESTS_MAX: usize = 4096;
 pub struct Writer {
     queues: Arc<[mpsc::Sender<Request>]>,
     room: Arc<Room>,
+    /// When the oldest batch of each writer's present transaction was queued.
+    oldest: Arc<[Mutex<Option<Instant>>]>,
 }
 
 /// A batch in the queue, with the room that it takes and the caller who waits for it.
@@ -82,6 +86,18 @@ struct Request {
     batch: Batch,
     room: Claim,
     committed: oneshot::Sender<Result<(), StoreError>>,
+    queued: Instant,
+}
+
+/// What waits or is being written.
+#[derive(Debug, Clone, Copy)]
+pub struct Queue {
+    /// Rows.
+    pub rows: usize,
+    /// Bytes.
+    pub bytes: usize,
+    /// How long the oldest batch has been there.
+    pub age: Duration,
 }
 
 impl Request {
@@ -97,15 +113,23 @@ impl Writer {
     /// Starts the writers. They end, with everything written, when all clones are dropped; the
     /// handle tells when.
     pub fn start(store: Store, limits: WriterLimits) -> (Self, JoinHandle<()>) {
+        let oldest: Arc<[_]> = (0..limits.writers).map(|_| Mutex::new(None)).collect();
         let (queues, tasks): (Vec<_>, Vec<_>) = (0..limits.writers)
-            .map(|_| {
+            .map(|number| {
                 let (queue, requests) = mpsc::channel(REQUESTS_MAX);
-                (queue, tokio::spawn(run(store.clone(), requests, limits)))
+                let oldest = Arc::clone(&oldest);
+                let writing = run(store.clone(), requests, limits, move |since| {
+                    *oldest[number]
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner) = since;
+                });
+                (queue, tokio::spawn(writing))
             })
             .unzip();
         let writer = Self {
             queues: queues.into(),
             room: Room::new(limits),
+            oldest,
         };
         let all = tokio::spawn(async move {
             for task in tasks {
@@ -116,12 +140,49 @@ impl Writer {
         (writer, all)
     }
 
+    /// What waits or is being written now.
+    pub fn queue(&self) -> Queue {
+        let (rows, bytes) = self.room.taken();
+        let since = |oldest: &Mutex<Option<Instant>>| {
+            *oldest.lock().unwrap_or_else(PoisonError::into_inner)
+        };
+        let age = self
+            .oldest
+            .iter()
+            .filter_map(since)
+            .map(|since| since.elapsed())
+            .max();
+        Queue {
+            rows,
+            bytes,
+            age: age.unwrap_or_default(),
+        }
+    }
+
     /// Writes a batch: `Ok` means that all of it is committed, an error that none of it was
     /// acknowledged. Dropping the future does not take a queued batch back.
     pub async fn submit(&self, batch: Batch) -> Result<(), StoreError> {
         if batch.rows() == 0 {
             return Ok(());
         }
+        let items = [
+            ("traces", batch.traces.len()),
+            ("observations", batch.observations.len()),
+            ("points", batch.points.len()),
+        ];
+        let outcome = self.queue_and_wait(batch).await;
+        match &outcome {
+            Ok(()) => {
+                for (signal, count) in items.into_iter().filter(|(_, count)| *count > 0) {
+                    counter!("xtrace_accepted_total", "signal" => signal).increment(count as u64);
+                }
+            }
+            Err(error) => counter!("xtrace_refused_total", "cause" => error.name()).increment(1),
+        }
+        outcome
+    }
+
+    async fn queue_and_wait(&self, batch: Batch) -> Result<(), StoreError> {
         let full = || StoreError::Overloaded {
             retry_after: RETRY_AFTER,
         };
@@ -132,6 +193,7 @@ impl Writer {
             batch,
             room,
             committed,
+            queued: Instant::now(),
         };
         queue.try_send(request).map_err(|_| full())?;
         answer.await.unwrap_or(Err(StoreError::Unavailable(None)))
@@ -153,11 +215,22 @@ fn route(batch: &Batch, writers: usize) -> usize {
     usize::try_from(hasher.digest() % writers as u64).unwrap_or_default()
 }
 
-async fn run(store: Store, mut queue: mpsc::Receiver<Request>, limits: WriterLimits) {
+/// Writes what comes; `note` hears since when the oldest batch of a transaction has waited.
+async fn run(
+    store: Store,
+    mut queue: mpsc::Receiver<Request>,
+    limits: WriterLimits,
+    note: impl Fn(Option<Instant>),
+) {
     let mut flusher = Flusher::new(store);
     while let Some(first) = queue.recv().await {
+        note(Some(first.queued));
         let requests = take_group(first, &mut queue, limits);
+        for request in &requests {
+            histogram!("xtrace_queue_seconds").record(request.queued.elapsed().as_secs_f64());
+        }
         flusher.flush(requests).await;
+        note(None);
     }
 }
 

@@ -42,8 +42,15 @@ impl KnownDays {
                 .filter(|day| !self.0.contains(&(table, *day)));
             let days = partitions::worthy(new, now);
             if !days.is_empty() {
-                partitions::make(connection, table, &days).await?;
-                self.0.extend(days.into_iter().map(|day| (table, day)));
+                match partitions::make(connection, table, &days).await {
+                    Ok(()) => self.0.extend(days.into_iter().map(|day| (table, day))),
+                    // Somebody reads for long: the rows go to the default partition, and move when
+                    // theirs is made.
+                    Err(StoreError::Unavailable(cause)) => {
+                        tracing::debug!(?cause, "a partition could not be made yet");
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(())

@@ -37,6 +37,19 @@ impl Room {
         })
     }
 
+    /// Rows and bytes that are taken.
+    pub(super) fn taken(&self) -> (usize, usize) {
+        let limits = &self.limits;
+        (
+            limits
+                .queue_rows_max
+                .saturating_sub(self.rows.available_permits()),
+            limits
+                .queue_bytes_max
+                .saturating_sub(self.bytes.available_permits()),
+        )
+    }
+
     /// Waits for room, as long as the limits allow. A batch larger than the whole queue takes all
     /// of it.
     pub(super) async fn claim(self: &Arc<Self>, batch: &Batch) -> Option<Claim> {

@@ -56,6 +56,8 @@ impl Attributes {
             attributes.insert(key, value);
         }
         if !truncated.is_empty() {
+            let count = truncated.len() as u64;
+            metrics::counter!("xtrace_repaired_total", "what" => "cut").increment(count);
             attributes.insert(TRUNCATED.to_owned(), Value::Array(truncated));
         }
         attributes

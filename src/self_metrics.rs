@@ -1,0 +1,162 @@
+//! What xtrace says of itself: `GET /metrics` in Prometheus' text format.
+//!
+//! Counters and histograms are kept where things happen, through the `metrics` facade; gauges are
+//! read when somebody asks.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use xtrace_model::Authentication;
+
+use crate::api::error::ApiError;
+use crate::gateway::Gateway;
+
+const SECONDS: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+const ROWS: [f64; 8] = [1.0, 10.0, 50.0, 200.0, 1000.0, 5000.0, 20_000.0, 100_000.0];
+
+/// The process's recorder; servers in one process share it.
+fn recorder() -> &'static PrometheusHandle {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    RECORDER.get_or_init(|| {
+        let builder = PrometheusBuilder::new()
+            .set_buckets(&SECONDS)
+            .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_rows".to_owned()), &ROWS))
+            .expect("the lists of buckets are not empty");
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        // Another recorder can only have been installed by a program that embeds this one.
+        let _ = metrics::set_global_recorder(recorder);
+        describe();
+        handle
+    })
+}
+
+/// Begins to record.
+pub fn install() {
+    recorder();
+}
+
+fn describe() {
+    let counters = [
+        ("xtrace_accepted_total", "Items acknowledged, by signal"),
+        (
+            "xtrace_refused_total",
+            "Requests and items refused, by cause",
+        ),
+        (
+            "xtrace_repaired_total",
+            "Values stored otherwise than they were sent, by what was done",
+        ),
+        ("xtrace_committed_rows_total", "Rows committed, by table"),
+        (
+            "xtrace_unchanged_transactions_total",
+            "Transactions that had nothing to write",
+        ),
+        (
+            "xtrace_conflicts_total",
+            "Transactions that another writer was faster than",
+        ),
+        (
+            "xtrace_dropped_total",
+            "Partitions and rows removed by retention",
+        ),
+    ];
+    for (name, text) in counters {
+        describe_counter!(name, text);
+    }
+    let seconds = [
+        (
+            "xtrace_request_seconds",
+            "Time to answer, by route and status",
+        ),
+        (
+            "xtrace_queue_seconds",
+            "Time that a batch waited for its transaction",
+        ),
+        (
+            "xtrace_commit_seconds",
+            "Time of a transaction, from reading to commit",
+        ),
+    ];
+    for (name, text) in seconds {
+        describe_histogram!(name, Unit::Seconds, text);
+    }
+    describe_histogram!("xtrace_transaction_rows", "Rows of a transaction");
+    let gauges = [
+        ("xtrace_queue_bytes", "Bytes that wait or are being written"),
+        ("xtrace_queue_rows", "Rows that wait or are being written"),
+        (
+            "xtrace_queue_age_seconds",
+            "Age of the oldest batch in the queue",
+        ),
+        (
+            "xtrace_pool_connections",
+            "Connections to Postgres, by pool and state",
+        ),
+        ("xtrace_partitions", "Day partitions, by table"),
+        (
+            "xtrace_usage_dirty_hours",
+            "Hours whose usage is to be summed up again",
+        ),
+        ("xtrace_build_info", "1, with the version"),
+    ];
+    for (name, text) in gauges {
+        describe_gauge!(name, text);
+    }
+}
+
+/// `GET /metrics` beside the other paths, with credentials.
+pub async fn show(
+    State(gateway): State<Gateway>,
+    caller: axum::Extension<Authentication>,
+) -> Result<Response, ApiError> {
+    caller.0.map_err(ApiError::Auth)?;
+    Ok(show_open(State(gateway)).await)
+}
+
+/// `GET /metrics` on a listener of its own, for whoever reaches it.
+pub async fn show_open(State(gateway): State<Gateway>) -> Response {
+    set_gauges(&gateway);
+    recorder().run_upkeep();
+    let content_type = [("content-type", "text/plain; version=0.0.4; charset=utf-8")];
+    (content_type, recorder().render()).into_response()
+}
+
+fn set_gauges(gateway: &Gateway) {
+    let queue = gateway.writer.queue();
+    gauge!("xtrace_queue_bytes").set(queue.bytes as f64);
+    gauge!("xtrace_queue_rows").set(queue.rows as f64);
+    gauge!("xtrace_queue_age_seconds").set(queue.age.as_secs_f64());
+    for (pool, used, idle) in gateway.store.connections() {
+        gauge!("xtrace_pool_connections", "pool" => pool, "state" => "used").set(f64::from(used));
+        gauge!("xtrace_pool_connections", "pool" => pool, "state" => "idle").set(f64::from(idle));
+    }
+    gauge!("xtrace_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// Middleware: how long each route takes.
+pub async fn time_requests(path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let method = request.method().as_str().to_owned();
+    let began = Instant::now();
+    let response = next.run(request).await;
+    // Paths that are none would make as many series as somebody likes.
+    let route = path.map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    let status = response.status().as_str().to_owned();
+    histogram!("xtrace_request_seconds", "method" => method, "route" => route, "status" => status)
+        .record(began.elapsed().as_secs_f64());
+    response
+}
+
+/// Counts a refusal.
+pub(crate) fn refused(cause: &'static str, count: usize) {
+    counter!("xtrace_refused_total", "cause" => cause).increment(count as u64);
+}
