@@ -124,6 +124,48 @@ async fn run(postgres: &Postgres, name: &str, load: Load) -> Outcome {
     outcome
 }
 
+/// Whether a full table makes writes dearer.
+pub(crate) async fn growth(postgres: &Postgres) {
+    const SOME: u64 = 200_000;
+    println!("\nGrowth, spans of 2 KB:\n");
+    print_head();
+    let url = postgres.database("growth").await;
+    let xtrace = Xtrace::start(&url).await;
+    let send_some = |count| send(postgres, &xtrace, spans(SPANS, Format::Protobuf, count, 16));
+    // The first are slowed down by files that are made for the first time.
+    send_some(100_000).await;
+    let first = send_some(SOME).await;
+    print("from 100 thousand rows", &first, xtrace.memory_mib().1);
+    send_some(4_500_000).await;
+    let last = send_some(SOME).await;
+    print("from 5 million rows", &last, xtrace.memory_mib().1);
+    let cost = |outcome: &Outcome| outcome.each(outcome.xtrace + outcome.postgres);
+    println!(
+        "\na span costs {:.2} times as much",
+        cost(&last) / cost(&first)
+    );
+    xtrace.stop().await;
+    postgres.drop_database("growth").await;
+}
+
+/// How much memory large requests of many clients take.
+pub(crate) async fn memory(postgres: &Postgres) {
+    println!("\nMemory:\n");
+    print_head();
+    let large = Shape {
+        spans_per_request: 2000,
+        ..SPANS
+    };
+    let load = spans(large, Format::Protobuf, 200_000, 64);
+    run(postgres, "64 clients, 4 MB a request", load).await;
+    let huge = Shape {
+        spans_per_request: 24_000,
+        ..SPANS
+    };
+    let load = spans(huge, Format::Protobuf, 192_000, 8);
+    run(postgres, "8 clients, 50 MB a request", load).await;
+}
+
 /// What a light load feels like.
 pub(crate) async fn light(postgres: &Postgres) {
     print_head();

@@ -104,6 +104,12 @@ impl Xtrace {
         answer(self.request(Method::GET, path)).await
     }
 
+    /// Reads a path as text.
+    pub(crate) async fn text(&self, path: &str) -> (StatusCode, String) {
+        let response = self.request(Method::GET, path).send().await.unwrap();
+        (response.status(), response.text().await.unwrap())
+    }
+
     /// Posts JSON; status and body.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
         answer(self.request(Method::POST, path).json(body)).await
@@ -141,6 +147,10 @@ pub(crate) struct SeparateXtrace {
 
 impl SeparateXtrace {
     pub(crate) async fn start() -> Self {
+        Self::start_on(&new_database().await).await
+    }
+
+    pub(crate) async fn start_on(database_url: &str) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_xtrace"))
             .args([
@@ -159,25 +169,28 @@ impl SeparateXtrace {
             .args([
                 "--traces-retention-days",
                 "0",
+                "--rate-limit-qps",
+                "0",
                 "--database-url",
-                &new_database().await,
+                database_url,
             ])
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
         let (url, http) = (format!("http://{address}"), reqwest::Client::new());
+        let xtrace = Self { url, http, child };
+        xtrace.wait_until_ready().await;
+        xtrace
+    }
+
+    pub(crate) async fn wait_until_ready(&self) {
         let began = std::time::Instant::now();
-        while !http
-            .get(format!("{url}/readyz"))
-            .send()
-            .await
-            .is_ok_and(|r| r.status() == 200)
-        {
+        let ask = || self.http.get(format!("{}/readyz", self.url)).send();
+        while !ask().await.is_ok_and(|answer| answer.status() == 200) {
             assert!(began.elapsed().as_secs() < 60, "not ready after a minute");
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
-        Self { url, http, child }
     }
 
     /// The most memory that it ever held, in MiB.
@@ -190,6 +203,11 @@ impl SeparateXtrace {
             .unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
+}
+
+/// Whether tests take as long as faults do on a bad day.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("XTRACE_TEST_LONG").is_some()
 }
 
 /// A port that nobody listens on.

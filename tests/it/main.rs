@@ -5,6 +5,7 @@
 mod bad_input; // hostile sizes and random bytes
 mod clients; // real SDKs from their registries
 mod decoders; // our decoder against prost's
+mod faults; // kills, cuts, full disks: what is acknowledged is there
 mod golden; // fixtures: wire bytes in, answers and rows out
 mod harness; // a real server on a real database
 mod limits; // rate limits and request ids
@@ -14,6 +15,8 @@ mod poison; // what Postgres refuses fails alone
 mod process; // the program: command line, private Postgres, signals
 mod retention; // old data goes, young data stays
 mod sdk; // this repository's own client
+mod self_metrics; // what xtrace says of itself
 mod tenants; // credentials open their own project only
-mod tidy;
-mod transport; // a database over TCP and over a socket // rules of the house
+mod tidy; // rules of the house
+mod transport; // a database over TCP and over a socket
+mod usage; // sums are those of the rows, whatever came when

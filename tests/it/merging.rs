@@ -46,6 +46,22 @@ fn any_span() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Sends everything at once, by turns to two servers on one database.
+async fn send_at_once(servers: [&Xtrace; 2], project: &str, requests: &[Vec<Value>]) {
+    let keys = &servers[0].project(project).await;
+    let sent = requests
+        .iter()
+        .enumerate()
+        .map(|(number, spans)| async move {
+            let body = json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
+            let server = servers[number % 2];
+            let request = server.request_as(keys, Method::POST, "/v1/traces");
+            answer(request.json(&body)).await.0
+        });
+    let statuses = futures_util::future::join_all(sent).await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}
+
 async fn send(xtrace: &Xtrace, project: &str, requests: &[Vec<Value>]) {
     let keys = xtrace.project(project).await;
     for spans in requests {
@@ -79,6 +95,7 @@ async fn rows(xtrace: &Xtrace, project: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_order_of_arrival_does_not_matter() {
     let xtrace = Xtrace::start().await;
+    let second = Xtrace::start_on(&xtrace.database_url, &[]).await;
     let mut runner = TestRunner::new(Config::default());
     let strategy = (prop::collection::vec(any_span(), 2..7), any::<u64>());
     for case in 0..40 {
@@ -96,8 +113,9 @@ async fn the_order_of_arrival_does_not_matter() {
         turned.rotate_left(usize::try_from(seed % spans.len() as u64).unwrap());
         turned.extend(alone);
         send(&xtrace, &format!("{case}-turned"), &turned).await;
+        send_at_once([&xtrace, &second], &format!("{case}-raced"), &turned).await;
         let expected = rows(&xtrace, &format!("{case}-alone")).await;
-        for other in ["together", "turned"] {
+        for other in ["together", "turned", "raced"] {
             let found = rows(&xtrace, &format!("{case}-{other}")).await;
             assert_eq!(expected, found, "{other}: {}", json!(spans));
         }
@@ -162,4 +180,36 @@ async fn two_servers_on_one_database_agree() {
         "{}",
         trace["latency"]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_never_wait_for_each_other_in_a_circle() {
+    let one = Xtrace::start().await;
+    let two = Xtrace::start_on(&one.database_url, &[]).await;
+    let span = |trace: u32, n: u32| {
+        json!({"traceId": format!("{trace:032x}"), "spanId": format!("{n:016x}"), "name": "n",
+            "startTimeUnixNano": "1768471200000000000",
+            "endTimeUnixNano": (1_768_471_200_000_000_000_u64 + u64::from(n)).to_string()})
+    };
+    // The same traces in every request, forwards and backwards, some known, some new.
+    let requests = (1..=60_u32).map(|n| {
+        let server = if n % 2 == 0 { &one } else { &two };
+        let mut spans: Vec<Value> = (n / 4 + 1..n / 4 + 20)
+            .map(|t| span(t, n % 7 + 1))
+            .collect();
+        if n % 3 == 0 {
+            spans.reverse();
+        }
+        let body = json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
+        async move { server.post("/v1/traces", &body).await.0 }
+    });
+    let statuses = futures_util::future::join_all(requests).await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    let mut connection = one.sql().await;
+    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+    let deadlocks: i64 = sqlx::query_scalar(deadlocks)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(deadlocks, 0);
 }

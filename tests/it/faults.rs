@@ -1,0 +1,302 @@
+//! What is acknowledged is there, once, whatever dies; what can't be taken is refused; and service goes
+//! on by itself. `XTRACE_TEST_LONG=1` makes the loads and pauses those of a bad day.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::task::JoinHandle;
+use xtrace::embedded_postgres::EmbeddedPostgres;
+
+use crate::harness::{SeparateXtrace, TOKEN, Xtrace, answer, is_long, temp_dir, watch};
+use crate::process::{Service, kill, log_of};
+
+/// How long a load runs before the fault.
+fn while_all_is_well() -> Duration {
+    Duration::from_millis(if is_long() { 20_000 } else { 1000 })
+}
+
+/// Clients that send until they are told to stop, whatever they are answered; they tell which ids
+/// were acknowledged.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    fn start(url: &str, token: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = (0..6).map(|client| {
+            let (url, token, stop) = (url.to_owned(), token.to_owned(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let http = reqwest::Client::new();
+                let mut acknowledged = Vec::new();
+                for number in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let id = format!("{client}-{number}");
+                    let body =
+                        json!({"trace": {"id": id}, "observations": [{"id": id, "traceId": id}]});
+                    let request = http.post(format!("{url}/v1/l/batch")).bearer_auth(&token);
+                    match request.json(&body).send().await {
+                        Ok(answer) if answer.status() == 200 => acknowledged.push(id),
+                        Ok(answer) => {
+                            assert_eq!(answer.status(), 503, "{id}");
+                            assert!(answer.headers().contains_key("retry-after"));
+                        }
+                        Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                    }
+                }
+                acknowledged
+            })
+        });
+        let clients = clients.collect();
+        Self { stop, clients }
+    }
+
+    async fn acknowledged(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Vec::new();
+        for client in self.clients {
+            all.extend(client.await.unwrap());
+        }
+        assert!(all.len() > 100, "only {} requests got through", all.len());
+        all
+    }
+}
+
+/// Reads back what was acknowledged: all of it is there, and nothing is there twice.
+async fn check(url: &str, token: &str, acknowledged: &[String]) {
+    let http = reqwest::Client::new();
+    for list in ["traces?fields=core&", "observations?"] {
+        let mut found = Vec::new();
+        for page in 1.. {
+            let url = format!("{url}/api/public/{list}limit=100&page={page}");
+            let (status, body) = answer(http.get(url).bearer_auth(token)).await;
+            assert_eq!(status, 200, "{body}");
+            let rows = body["data"].as_array().unwrap();
+            if rows.is_empty() {
+                break;
+            }
+            found.extend(
+                rows.iter()
+                    .map(|row| row["id"].as_str().unwrap().to_owned()),
+            );
+        }
+        let distinct: HashSet<&String> = found.iter().collect();
+        assert_eq!(distinct.len(), found.len(), "something is there twice");
+        let lost = acknowledged.iter().filter(|id| !distinct.contains(id));
+        let lost: Vec<&String> = lost.collect();
+        assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    }
+}
+
+async fn survives(name: &str, kill_them: impl Fn(&Service)) {
+    let dir = temp_dir(name);
+    watch(&dir);
+    let mut service = Service::start(&dir).await;
+    let load = Load::start(&service.url, &service.token);
+    tokio::time::sleep(while_all_is_well()).await;
+    kill_them(&service);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let acknowledged = load.acknowledged().await;
+    if service.child.try_wait().unwrap().is_some() {
+        service = Service::start(&dir).await;
+    }
+    service.wait_until_ready().await;
+    check(&service.url, &service.token, &acknowledged).await;
+    service.signal("-TERM");
+    fs::remove_file(log_of(&dir)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_the_kill_of_both_under_load() {
+    survives("kill-both", |service| {
+        kill("-9", &service.postgres_pid());
+        service.signal("-9");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_the_kill_of_xtrace_under_load() {
+    survives("kill-xtrace", |service| service.signal("-9")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_the_kill_of_postgres_under_load() {
+    survives("kill-postgres", |service| {
+        kill("-9", &service.postgres_pid());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stops_in_order_under_load() {
+    let dir = temp_dir("term");
+    watch(&dir);
+    let mut service = Service::start(&dir).await;
+    let load = Load::start(&service.url, &service.token);
+    tokio::time::sleep(while_all_is_well()).await;
+    service.signal("-TERM");
+    let began = Instant::now();
+    let status = service.child.wait().await.unwrap();
+    assert!(status.success(), "{status}");
+    assert!(began.elapsed() < Duration::from_secs(10));
+    let acknowledged = load.acknowledged().await;
+    let service = Service::start(&dir).await;
+    check(&service.url, &service.token, &acknowledged).await;
+    service.signal("-TERM");
+    fs::remove_file(log_of(&dir)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_stops_is_waited_for() {
+    let dir = temp_dir("stopped");
+    watch(&dir);
+    let postgres = EmbeddedPostgres::start(&dir, None).await.unwrap();
+    let xtrace = SeparateXtrace::start_on(&postgres.database_url()).await;
+    let load = Load::start(&xtrace.url, TOKEN);
+    tokio::time::sleep(while_all_is_well()).await;
+    postgres.stop().await;
+    let (status, body) = answer(xtrace.http.get(format!("{}/readyz", xtrace.url))).await;
+    assert_eq!(status, 503);
+    assert_eq!(body["reason"], "the database does not answer");
+    tokio::time::sleep(Duration::from_secs(if is_long() { 30 } else { 2 })).await;
+    let _postgres = EmbeddedPostgres::start(&dir, None).await.unwrap();
+    xtrace.wait_until_ready().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    check(&xtrace.url, TOKEN, &load.acknowledged().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_may_be_cut_at_any_time() {
+    let xtrace = Xtrace::start().await;
+    let load = Load::start(&xtrace.url, TOKEN);
+    let mut connection = xtrace.sql().await;
+    let mut cut = 0_i64;
+    let began = Instant::now();
+    while began.elapsed() < while_all_is_well() * 2 {
+        tokio::time::sleep(Duration::from_millis(37)).await;
+        // In the middle of whatever they do: copying rows more often than not.
+        cut += sqlx::query_scalar::<_, i64>(
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity
+              where datname = current_database() and pid <> pg_backend_pid() and state = 'active'",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    }
+    assert!(cut > 5, "only {cut} connections were cut");
+    check(&xtrace.url, TOKEN, &load.acknowledged().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_refused_and_room_ends_it() {
+    let mount = temp_dir("full");
+    fs::create_dir_all(&mount).unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let status = std::process::Command::new(program)
+            .args(arguments)
+            .arg(&mount)
+            .status();
+        status.is_ok_and(|status| status.success())
+    };
+    if !run(
+        "mount",
+        &["-t", "tmpfs", "-o", "size=120m,mode=755", "tmpfs"],
+    ) {
+        eprintln!("a disk of its own can't be mounted here; run as root to see it fill up");
+        return;
+    }
+    let dir = mount.join("data");
+    let service = Service::start(&dir).await;
+    let filler = "x1y2z3 ".repeat(60_000);
+    let mut acknowledged = Vec::new();
+    let mut refused = false;
+    for number in 0..1000 {
+        let id = format!("f-{number}");
+        // Random enough not to be compressed away.
+        let noise = (0..20_000_u64).map(|n| ((n * 0x9e37_79b9) ^ number).to_string());
+        let input: String = noise.collect();
+        let body =
+            json!({"observations": [{"id": id, "traceId": id, "input": input, "output": filler}]});
+        let request = service.http.post(format!("{}/v1/l/batch", service.url));
+        let answer = request
+            .bearer_auth(&service.token)
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
+        match answer.status().as_u16() {
+            200 => acknowledged.push(id),
+            status => {
+                assert_eq!(status, 503);
+                assert!(answer.headers().contains_key("retry-after"));
+                refused = true;
+                break;
+            }
+        }
+    }
+    assert!(refused, "120 MB took {} requests", acknowledged.len());
+    assert!(run("mount", &["-o", "remount,size=400m"]));
+    let began = Instant::now();
+    while service.ingest("after").await != 200 {
+        assert!(
+            began.elapsed() < Duration::from_mins(1),
+            "it did not recover"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for id in &acknowledged {
+        let url = format!("{}/api/public/observations/{id}", service.url);
+        let (status, _) = answer(service.http.get(url).bearer_auth(&service.token)).await;
+        assert_eq!(status, 200, "{id}");
+    }
+    end(service, &mount).await;
+}
+
+async fn end(mut service: Service, mount: &Path) {
+    service.signal("-TERM");
+    service.child.wait().await.unwrap();
+    let unmounted = std::process::Command::new("umount")
+        .arg(mount)
+        .status()
+        .unwrap();
+    assert!(unmounted.success());
+    fs::remove_dir_all(mount).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_vanish_leave_nothing_behind() {
+    let xtrace = Xtrace::start().await;
+    let address = xtrace.url.trim_start_matches("http://").to_owned();
+    for number in 0..50 {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let body = json!({"trace": {"id": format!("gone-{number}")}}).to_string();
+        let claimed = if number % 2 == 0 {
+            50 << 20
+        } else {
+            body.len()
+        };
+        let head = format!(
+            "POST /v1/l/batch HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\
+             content-type: application/json\r\ncontent-length: {claimed}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+    }
+    // What the half requests held is free again: a body that needs half of it all is taken.
+    let large = json!({"trace": {"id": "large", "input": "i".repeat(40 << 20)}});
+    let (status, body) = xtrace.post("/v1/l/batch", &large).await;
+    assert_eq!(status, 200, "{body}");
+    let (_, text) = xtrace.text("/metrics").await;
+    assert!(text.contains("xtrace_queue_bytes 0\n"), "{text}");
+}
