@@ -109,7 +109,7 @@ async fn read(source: &PgPool) -> Vec<(Vec<(&'static str, Vec<u8>)>, u64)> {
 async fn columns(source: &PgPool, table: &str) -> String {
     sqlx::query_scalar(
         "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
-          where attrelid = to_regclass($1) and attnum > 0 and not attisdropped",
+          where attrelid = to_regclass($1) and attnum > 0 and not attisdropped and attgenerated = ''",
     )
     .bind(table)
     .fetch_one(source)

@@ -29,6 +29,29 @@ impl Batch {
         }
     }
 
+    /// Takes all rows but the first `count` out, into a batch of their own.
+    #[must_use]
+    pub fn split_off(&mut self, count: usize) -> Self {
+        let traces = count.min(self.traces.len());
+        let observations = (count - traces).min(self.observations.len());
+        let points = (count - traces - observations).min(self.points.len());
+        Self {
+            project: self.project.clone(),
+            traces: self.traces.split_off(traces),
+            observations: self.observations.split_off(observations),
+            points: self.points.split_off(points),
+            bytes: self.bytes,
+        }
+    }
+
+    /// Ids of its traces and observations, and names of its points' series.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        let traces = self.traces.iter().map(|trace| trace.id.as_str());
+        let observations = self.observations.iter().map(|one| one.id.as_str());
+        let points = self.points.iter().map(|point| point.series.name.as_str());
+        traces.chain(observations).chain(points)
+    }
+
     /// How many rows it holds.
     pub fn rows(&self) -> usize {
         self.traces.len() + self.observations.len() + self.points.len()

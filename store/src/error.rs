@@ -43,8 +43,10 @@ impl From<sqlx::Error> for StoreError {
                     {
                         Self::Unavailable(Some(error))
                     }
-                    // Data exceptions and exceeded program limits.
-                    code if ["22", "54"].contains(&code.get(..2).unwrap_or("")) => {
+                    // Data exceptions, violated constraints (but repeated keys, which are ours to
+                    // handle) and exceeded program limits.
+                    "23505" => Self::Internal(error),
+                    code if ["22", "23", "54"].contains(&code.get(..2).unwrap_or("")) => {
                         Self::Refused(error)
                     }
                     _ => Self::Internal(error),

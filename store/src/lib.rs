@@ -26,4 +26,4 @@ pub mod writer;
 pub use database::{Options, Readiness, Store, prices};
 pub use error::StoreError;
 pub use page::Page;
-pub use writer::{Method, Queue, Writer, WriterLimits};
+pub use writer::{Committed, Method, Queue, Writer, WriterLimits};

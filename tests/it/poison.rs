@@ -23,7 +23,7 @@ async fn a_poison_request_fails_alone() {
     });
     for (name, status) in join_all(requests).await {
         let expected = if name == "poison" {
-            StatusCode::INTERNAL_SERVER_ERROR
+            StatusCode::BAD_REQUEST
         } else {
             StatusCode::OK
         };
@@ -31,6 +31,30 @@ async fn a_poison_request_fails_alone() {
     }
     let (_, traces) = xtrace.get("/api/public/traces?limit=1").await;
     assert_eq!(traces["meta"]["totalItems"], 57);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_span_fails_alone() {
+    let xtrace = Xtrace::start().await;
+    let mut connection = xtrace.sql().await;
+    sqlx::query("alter table observations add constraint no_poison check (name <> 'poison')")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let spans: Vec<_> = (1..=40)
+        .map(|n| {
+            json!({"traceId": format!("{:032x}", n / 8 + 1), "spanId": format!("{n:016x}"),
+                "name": if n == 23 { "poison" } else { "sound" }})
+        })
+        .collect();
+    let export = json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
+    let (status, body) = xtrace.post("/v1/traces", &export).await;
+    assert_eq!(status, 200);
+    assert_eq!(body["partialSuccess"]["rejectedSpans"], "1", "{body}");
+    let (_, found) = xtrace.get("/api/public/observations?limit=1").await;
+    assert_eq!(found["meta"]["totalItems"], 39);
+    let path = format!("/api/public/observations/{:016x}", 23);
+    assert_eq!(xtrace.get(&path).await.0, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

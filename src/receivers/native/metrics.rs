@@ -85,7 +85,7 @@ pub async fn receive(
     let batch = super::decode(&body.bytes, |batch| into_batch(batch, caller.project))?;
     // From here on the write queue bounds what the request holds.
     drop(body);
-    gateway.writer.submit(batch).await?;
+    super::check_refused(&gateway.writer.submit(batch).await?)?;
     Ok(super::stored())
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use xtrace_model::Caller;
 use xtrace_model::text::repair_json;
+use xtrace_store::Committed;
 
 use super::body::{self, BodyLimits, ReadBody};
 use crate::api::error::ApiError;
@@ -126,4 +127,16 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Capped<T, 
             .deserialize_option(List::<T, MAX>(std::marker::PhantomData))
             .map(Self)
     }
+}
+
+/// The native formats have no word for "all but these".
+fn check_refused(committed: &Committed) -> Result<(), ApiError> {
+    if committed.refused.is_empty() {
+        return Ok(());
+    }
+    let ids = committed.refused.join(", ");
+    let ids = xtrace_model::text::cut_chars(&ids, 500);
+    Err(ApiError::BadRequest(format!(
+        "the database can't hold {ids} as sent; everything else of the request is stored"
+    )))
 }

@@ -125,7 +125,7 @@ pub async fn receive(
     })?;
     // From here on the write queue bounds what the request holds.
     drop(body);
-    gateway.writer.submit(batch).await?;
+    super::check_refused(&gateway.writer.submit(batch).await?)?;
     Ok(super::stored())
 }
 

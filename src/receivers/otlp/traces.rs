@@ -58,12 +58,21 @@ async fn export(
     let encoding = encoding.ok_or(OtlpError::ContentType)?;
     let body = body::read(&parts.headers, body, &gateway.body_limits).await?;
     let sender = sender(&parts.headers);
-    let Mapped { batch, rejected } = decode_and_map(body, encoding, caller.project, sender).await?;
+    let Mapped {
+        batch,
+        mut rejected,
+    } = decode_and_map(body, encoding, caller.project, sender).await?;
     let all = batch.observations.len() + rejected.len();
     if all > 0 {
         check_ingestion_version(&parts.headers)?;
     }
-    gateway.writer.submit(batch).await?;
+    let committed = gateway.writer.submit(batch).await?;
+    rejected.extend(
+        committed
+            .refused
+            .into_iter()
+            .map(mapping::Rejected::by_database),
+    );
     for one in &rejected {
         self_metrics::refused(one.reason, 1);
         tracing::debug!(reason = one.reason, "a span was rejected");

@@ -18,7 +18,7 @@ use super::combine::Group;
 use super::insert::{Method, Rows};
 use super::partitions::KnownDays;
 use super::points::{self, KnownSeries};
-use super::{Request, combine, encode, known};
+use super::{Committed, Request, combine, encode, known};
 use crate::{Store, StoreError, usage};
 
 /// How often a transaction that lost a race starts again.
@@ -77,23 +77,46 @@ impl Flusher {
     }
 
     /// Writes a group of requests and answers each. If the group fails for its data, every request
-    /// is tried alone, so that only the one with the poison fails.
+    /// is tried alone, so that only the one with the poison suffers.
     pub(super) async fn flush(&mut self, requests: Vec<Request>) {
         let batches: Vec<&Batch> = requests.iter().map(|request| &request.batch).collect();
         match self.write(&batches).await {
-            Ok(()) => requests
-                .into_iter()
-                .for_each(|request| request.answer(Ok(()))),
-            Err(StoreError::Refused(_) | StoreError::Internal(_)) if requests.len() > 1 => {
+            Ok(()) => {
                 for request in requests {
-                    match self.write(&[&request.batch]).await {
-                        Ok(()) => request.answer(Ok(())),
+                    request.answer(Ok(Committed::default()));
+                }
+            }
+            Err(StoreError::Refused(_) | StoreError::Internal(_)) => {
+                for request in requests {
+                    match self.write_but_poison(&request.batch).await {
+                        Ok(committed) => request.answer(Ok(committed)),
                         Err(error) => refuse(vec![request], error),
                     }
                 }
             }
             Err(error) => refuse(requests, error),
         }
+    }
+
+    /// Commits all of a batch but the items that Postgres refuses, which are found by halves.
+    async fn write_but_poison(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
+        let mut refused = Vec::new();
+        let mut parts = vec![batch.clone()];
+        while let Some(mut part) = parts.pop() {
+            match self.write(&[&part]).await {
+                Ok(()) => {}
+                Err(StoreError::Refused(_)) if part.rows() > 1 => {
+                    let half = part.split_off(part.rows() / 2);
+                    parts.extend([half, part]);
+                }
+                Err(StoreError::Refused(cause)) => {
+                    tracing::warn!(?cause, "an item was refused");
+                    refused.extend(part.ids().map(str::to_owned));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Committed { refused })
     }
 
     /// Commits the batches: all of their rows, or none.
@@ -368,4 +391,20 @@ pub(crate) async fn sum_up_again(
     mark_usage(&mut transaction, &changes).await?;
     transaction.commit().await?;
     Ok(())
+}
+
+/// Bytes of the rows of a batch whose traces are new; for the benchmark of encoding.
+#[doc(hidden)]
+pub fn encoded_bytes(batch: &Batch) -> usize {
+    let now = Utc::now();
+    let changes = changes::merge(combine::by_trace(&[batch]), &mut known::Known::new(), now);
+    let mut traces = Rows::new("traces", encode::TRACE_COLUMNS, Method::Copy);
+    let mut observations = Rows::new("observations", encode::OBSERVATION_COLUMNS, Method::Copy);
+    for change in &changes {
+        encode::trace(&mut traces, change, now);
+        for observation in &change.observations {
+            encode::observation(&mut observations, change.project, observation, now);
+        }
+    }
+    traces.bytes() + observations.bytes()
 }

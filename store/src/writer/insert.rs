@@ -171,6 +171,14 @@ impl Rows {
         ))
     }
 
+    /// Bytes of the stream so far.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.values {
+            Values::Stream(stream) => stream.len(),
+            Values::Columns { .. } => 0,
+        }
+    }
+
     /// Inserts all rows.
     pub(super) async fn insert(self, connection: &mut PgConnection) -> Result<(), StoreError> {
         if self.count == 0 {

@@ -21,6 +21,7 @@ mod points;
 mod rollup;
 mod room;
 
+pub use flush::encoded_bytes;
 pub(crate) use flush::sum_up_again;
 pub use insert::Method;
 
@@ -85,7 +86,7 @@ pub struct Writer {
 struct Request {
     batch: Batch,
     room: Claim,
-    committed: oneshot::Sender<Result<(), StoreError>>,
+    committed: oneshot::Sender<Result<Committed, StoreError>>,
     queued: Instant,
 }
 
@@ -100,8 +101,15 @@ pub struct Queue {
     pub age: Duration,
 }
 
+/// What became of a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Ids of the traces and observations that Postgres can't hold as they are; all else is committed.
+    pub refused: Vec<String>,
+}
+
 impl Request {
-    fn answer(self, outcome: Result<(), StoreError>) {
+    fn answer(self, outcome: Result<Committed, StoreError>) {
         drop(self.room);
         // A caller that went away doesn't matter: its rows are committed, and sending them again
         // would change nothing.
@@ -159,11 +167,11 @@ impl Writer {
         }
     }
 
-    /// Writes a batch: `Ok` means that all of it is committed, an error that none of it was
-    /// acknowledged. Dropping the future does not take a queued batch back.
-    pub async fn submit(&self, batch: Batch) -> Result<(), StoreError> {
+    /// Writes a batch: `Ok` means that all of it is committed but for items that can't be, an error
+    /// that none of it was acknowledged. Dropping the future does not take a queued batch back.
+    pub async fn submit(&self, batch: Batch) -> Result<Committed, StoreError> {
         if batch.rows() == 0 {
-            return Ok(());
+            return Ok(Committed::default());
         }
         let items = [
             ("traces", batch.traces.len()),
@@ -172,7 +180,9 @@ impl Writer {
         ];
         let outcome = self.queue_and_wait(batch).await;
         match &outcome {
-            Ok(()) => {
+            Ok(committed) => {
+                let refused = committed.refused.len() as u64;
+                counter!("xtrace_refused_total", "cause" => "value").increment(refused);
                 for (signal, count) in items.into_iter().filter(|(_, count)| *count > 0) {
                     counter!("xtrace_accepted_total", "signal" => signal).increment(count as u64);
                 }
@@ -182,7 +192,7 @@ impl Writer {
         outcome
     }
 
-    async fn queue_and_wait(&self, batch: Batch) -> Result<(), StoreError> {
+    async fn queue_and_wait(&self, batch: Batch) -> Result<Committed, StoreError> {
         let full = || StoreError::Overloaded {
             retry_after: RETRY_AFTER,
         };

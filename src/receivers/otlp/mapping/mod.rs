@@ -51,6 +51,17 @@ pub(super) struct Rejected {
     pub(super) scope: String,
 }
 
+impl Rejected {
+    /// A span, or what it says of its trace, that Postgres can't hold.
+    pub(super) fn by_database(id: String) -> Self {
+        Self {
+            reason: "refused by the database",
+            span: id,
+            scope: String::new(),
+        }
+    }
+}
+
 /// Maps a request. `received` stands in for times that nobody sent.
 pub(super) fn map(
     export: ExportTraces<'_>,
