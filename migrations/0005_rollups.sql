@@ -74,15 +74,19 @@ drop index observations_ts;
 create index observations_ts on observations (project_id, start_time);
 
 -- What lists of traces are filtered by, cut to what an index entry holds: counts read the index alone.
--- Shorter values are whole, so a condition on them needs no second look.
+-- Shorter values are whole, so a condition on them needs no second look. Written by the program: made
+-- by Postgres they cost every COPY a sixth of a millisecond.
 drop index traces_user, traces_session, traces_name;
 alter table traces
-    add column user_key        text generated always as (left(user_id, 200)) stored,
-    add column session_key     text generated always as (left(session_id, 200)) stored,
-    add column name_key        text generated always as (left(name, 200)) stored,
-    add column version_key     text generated always as (left(version, 200)) stored,
-    add column release_key     text generated always as (left(release, 200)) stored,
-    add column environment_key text generated always as (left(environment, 200)) stored;
+    add column user_key text,
+    add column session_key text,
+    add column name_key text,
+    add column version_key text,
+    add column release_key text,
+    add column environment_key text;
+update traces set user_key = left(user_id, 200), session_key = left(session_id, 200),
+    name_key = left(name, 200), version_key = left(version, 200),
+    release_key = left(release, 200), environment_key = left(environment, 200);
 create index traces_user on traces (project_id, user_key, ts desc) where user_key is not null;
 create index traces_session on traces (project_id, session_key, ts desc) where session_key is not null;
 create index traces_name on traces (project_id, name_key, ts desc);

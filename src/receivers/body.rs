@@ -1,5 +1,5 @@
-//! Request bodies: read and inflated within one limit, whatever their headers claim, and all bodies
-//! together within one budget.
+//! Request bodies: read and inflated within one limit, whatever their headers claim, and all requests
+//! together within one budget of memory, which they hold from their first byte to their commit.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -80,13 +80,18 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {
 pub struct BodyLimits {
     /// Bytes of one body, on the wire and decompressed alike.
     pub bytes_max: usize,
-    /// What is left for all bodies, in units of [`UNIT_BYTES`].
+    /// What is left of the memory for all requests, in units of [`UNIT_BYTES`].
     budget: Arc<Semaphore>,
 }
 
-/// Bytes of all bodies that are read or decoded at a time.
-const BUDGET_BYTES: usize = 160 << 20;
+/// Memory of all requests, from their first byte to their commit.
+const BUDGET_BYTES: usize = 96 << 20;
 const UNIT_BYTES: usize = 1 << 10;
+const BUDGET_UNITS: usize = BUDGET_BYTES / UNIT_BYTES;
+/// What a byte of a body takes, decoded, mapped and written, as measured with spans of 2 kB.
+const BYTES_EACH: usize = 5;
+/// How much larger a compressed body is, at a guess, until it is known.
+const INFLATED_GUESS: usize = 4;
 /// How long a request waits for its share; exporters have a queue of a few batches only.
 const BUDGET_WAIT: Duration = Duration::from_secs(2);
 /// What a request that doesn't say its length gets at first.
@@ -95,30 +100,63 @@ const UNANNOUNCED_BYTES: usize = 1 << 20;
 impl BodyLimits {
     /// Bodies of at most so many bytes.
     pub fn new(bytes_max: usize) -> Self {
-        // One body of the greatest length and its inflated form must fit.
-        let budget = BUDGET_BYTES.max(2 * bytes_max) / UNIT_BYTES;
         Self {
             bytes_max,
-            budget: Arc::new(Semaphore::new(budget)),
+            budget: Arc::new(Semaphore::new(BUDGET_UNITS)),
         }
     }
 
     /// Takes a share of the budget; it is given back when the share is dropped.
-    async fn share(&self, bytes: usize) -> Result<OwnedSemaphorePermit, BodyError> {
-        let units = u32::try_from(bytes.min(self.bytes_max).div_ceil(UNIT_BYTES));
-        let budget = Arc::clone(&self.budget);
-        let share = budget.acquire_many_owned(units.unwrap_or(u32::MAX));
-        let share = tokio::time::timeout(BUDGET_WAIT, share).await;
-        share.ok().and_then(Result::ok).ok_or(BodyError::Overloaded)
+    async fn share(&self, bytes: usize) -> Result<Share, BodyError> {
+        let mut share = Share {
+            taken: None,
+            budget: Arc::clone(&self.budget),
+        };
+        share.grow_to(bytes).await?;
+        Ok(share)
     }
 }
 
-/// A whole body, and the share of the budget that it takes until it is dropped.
+/// A share of the memory for requests.
+#[derive(Debug)]
+pub struct Share {
+    taken: Option<OwnedSemaphorePermit>,
+    budget: Arc<Semaphore>,
+}
+
+impl Share {
+    /// Waits until the share is so large. One that would be larger than the budget takes all of it.
+    pub async fn grow_to(&mut self, bytes: usize) -> Result<(), BodyError> {
+        let wanted = bytes.div_ceil(UNIT_BYTES).min(BUDGET_UNITS);
+        let has = self
+            .taken
+            .as_ref()
+            .map_or(0, OwnedSemaphorePermit::num_permits);
+        if wanted <= has {
+            return Ok(());
+        }
+        let units = u32::try_from(wanted - has).unwrap_or(u32::MAX);
+        let more = Arc::clone(&self.budget).acquire_many_owned(units);
+        let more = tokio::time::timeout(BUDGET_WAIT, more).await;
+        let more = more
+            .ok()
+            .and_then(Result::ok)
+            .ok_or(BodyError::Overloaded)?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            none => *none = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// A whole body, and what the request may take of the memory for all.
 #[derive(Debug)]
 pub struct ReadBody {
     /// The body, decompressed.
     pub bytes: Bytes,
-    _share: OwnedSemaphorePermit,
+    /// To be kept until the request is answered.
+    pub share: Share,
 }
 
 /// Reads a body, and inflates it if it is compressed.
@@ -149,8 +187,13 @@ async fn read_uncounted(
     if announced.is_some_and(|bytes| bytes > limit_bytes) {
         return Err(too_large);
     }
-    let reserved = announced.unwrap_or(UNANNOUNCED_BYTES);
-    let mut share = limits.share(reserved).await?;
+    let guess = if encoding == Encoding::Identity {
+        1
+    } else {
+        INFLATED_GUESS
+    };
+    let expected = announced.unwrap_or(UNANNOUNCED_BYTES) * guess;
+    let mut share = limits.share(expected.min(limit_bytes) * BYTES_EACH).await?;
     let collected = Limited::new(body, limit_bytes)
         .collect()
         .await
@@ -162,14 +205,14 @@ async fn read_uncounted(
             }
         })?;
     let wire = collected.to_bytes();
-    let needed = match encoding {
-        Encoding::Identity => wire.len().saturating_sub(reserved),
+    let inflated = match encoding {
+        Encoding::Identity => wire.len(),
         Encoding::Gzip => announced_by_gzip(&wire),
         Encoding::Deflate => wire.len().saturating_mul(8),
     };
-    if needed > 0 {
-        share.merge(limits.share(needed).await?);
-    }
+    share
+        .grow_to(inflated.min(limit_bytes) * BYTES_EACH)
+        .await?;
     let bytes = match encoding {
         Encoding::Identity => wire,
         _ if wire.is_empty() => wire,
@@ -178,10 +221,7 @@ async fn read_uncounted(
             .await
             .map_err(|_| BodyError::Corrupt)??,
     };
-    Ok(ReadBody {
-        bytes,
-        _share: share,
-    })
+    Ok(ReadBody { bytes, share })
 }
 
 /// The length that gzip's last four bytes claim: a hint, good enough for a budget.

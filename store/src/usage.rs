@@ -142,6 +142,10 @@ async fn sum_up(store: &Store, project: &str, hour: DateTime<Utc>) -> Result<boo
     if !alone {
         return Ok(false);
     }
+    // Statistics of today's partition are old or missing; nested loops would be quadratic.
+    sqlx::query("set local enable_nestloop = off")
+        .execute(&mut *transaction)
+        .await?;
     for statement in [FORGET, FORGET_USAGE, FORGET_TRACES, SUM_USAGE, SUM_TRACES] {
         sqlx::query(statement)
             .bind(project)

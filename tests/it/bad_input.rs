@@ -153,7 +153,7 @@ async fn documents_that_grow_when_parsed_stay_small() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_large_requests_at_once_wait_or_are_refused() {
     let xtrace = SeparateXtrace::start().await;
-    let body = format!("{{\"trace\":{{\"id\":\"t\"{}}}}}", " ".repeat(30 << 20)).into_bytes();
+    let body = format!("{{\"trace\":{{\"id\":\"t\"{}}}}}", " ".repeat(8 << 20)).into_bytes();
     let requests = (0..24).map(|_| {
         let (url, body) = (xtrace.url.clone(), body.clone());
         async move { post(&url, "/v1/l/batch", [JSON, "identity"], body).await }

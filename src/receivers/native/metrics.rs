@@ -83,8 +83,9 @@ pub async fn receive(
 ) -> Result<Json<Value>, ApiError> {
     let (caller, body) = super::caller_and_body(request, &gateway.body_limits).await?;
     let batch = super::decode(&body.bytes, |batch| into_batch(batch, caller.project))?;
-    // From here on the write queue bounds what the request holds.
-    drop(body);
+    let mut share = body.share;
+    drop(body.bytes);
+    share.grow_to(batch.bytes).await?;
     super::check_refused(&gateway.writer.submit(batch).await?)?;
     Ok(super::stored())
 }

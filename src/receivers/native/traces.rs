@@ -123,8 +123,9 @@ pub async fn receive(
     let batch = super::decode(&body.bytes, |batch| {
         into_batch(batch, caller.project, received)
     })?;
-    // From here on the write queue bounds what the request holds.
-    drop(body);
+    let mut share = body.share;
+    drop(body.bytes);
+    share.grow_to(batch.bytes).await?;
     super::check_refused(&gateway.writer.submit(batch).await?)?;
     Ok(super::stored())
 }

@@ -3,6 +3,7 @@
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::response::Response;
+use bytes::Bytes;
 use chrono::Utc;
 use xtrace_model::text::repair_json;
 use xtrace_model::{ProjectId, time};
@@ -58,10 +59,12 @@ async fn export(
     let encoding = encoding.ok_or(OtlpError::ContentType)?;
     let body = body::read(&parts.headers, body, &gateway.body_limits).await?;
     let sender = sender(&parts.headers);
+    let ReadBody { bytes, mut share } = body;
     let Mapped {
         batch,
         mut rejected,
-    } = decode_and_map(body, encoding, caller.project, sender).await?;
+    } = decode_and_map(bytes, encoding, caller.project, sender).await?;
+    share.grow_to(batch.bytes).await?;
     let all = batch.observations.len() + rejected.len();
     if all > 0 {
         check_ingestion_version(&parts.headers)?;
@@ -84,21 +87,21 @@ async fn export(
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
 async fn decode_and_map(
-    body: ReadBody,
+    body: Bytes,
     encoding: Encoding,
     project: ProjectId,
     sender: Sender,
 ) -> Result<Mapped, DecodeError> {
-    let is_small = body.bytes.len() <= INLINE_BYTES_MAX;
+    let is_small = body.len() <= INLINE_BYTES_MAX;
     let work = move || {
         let received = time::from_utc(Utc::now());
         match encoding {
             Encoding::Protobuf => {
-                let export = protobuf::decode(&body.bytes, Caps::default())?;
+                let export = protobuf::decode(&body, Caps::default())?;
                 Ok(mapping::map(export, project, &sender, received))
             }
             Encoding::Json => {
-                let text = repair_json(&body.bytes);
+                let text = repair_json(&body);
                 let export = json::decode(&text, Caps::default())?;
                 Ok(mapping::map(export, project, &sender, received))
             }

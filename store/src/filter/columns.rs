@@ -26,7 +26,7 @@ pub enum ColumnType {
 }
 
 /// What an index holds of a text: an index entry must stay below 2.7 kB.
-pub(super) const PREFIX_CHARS: usize = 200;
+pub(crate) const PREFIX_CHARS: usize = 200;
 
 /// A column of one list.
 pub trait Column: Copy + Eq + 'static {
@@ -36,7 +36,7 @@ pub trait Column: Copy + Eq + 'static {
     fn column_type(self) -> ColumnType;
     /// The SQL expression of its value.
     fn sql(self) -> &'static str;
-    /// The column with the value's first [`PREFIX_CHARS`] characters, which an index holds.
+    /// The column with the value's first `PREFIX_CHARS` characters, which an index holds.
     fn indexed_prefix(self) -> Option<&'static str> {
         None
     }

@@ -9,6 +9,7 @@ use sqlx::{Postgres, QueryBuilder};
 use xtrace_model::text::cut_chars;
 use xtrace_model::{Micros, json, time};
 
+pub(crate) use columns::PREFIX_CHARS;
 pub use columns::{Column, ColumnType, ObservationColumn, TraceColumn};
 
 /// One condition of a list; all of them must hold.
@@ -139,8 +140,8 @@ fn push<C: Column>(sql: &mut Sql, condition: &Condition<C>) {
     if let Test::Text(TextTest::Equals, value) = test {
         if let Some(prefix) = condition.column.indexed_prefix() {
             sql.push(prefix).push(" = ");
-            sql.push_bind(cut_chars(value, columns::PREFIX_CHARS).to_owned());
-            if value.chars().count() < columns::PREFIX_CHARS {
+            sql.push_bind(cut_chars(value, PREFIX_CHARS).to_owned());
+            if value.chars().count() < PREFIX_CHARS {
                 return;
             }
             sql.push(" and ");

@@ -5,8 +5,10 @@ use xtrace_model::{json, time};
 
 use super::changes::{Change, ChangedObservation};
 use super::insert::Rows;
+use crate::filter::PREFIX_CHARS;
 use crate::stored::MergeState;
 use xtrace_model::ProjectId;
+use xtrace_model::text::cut_chars;
 
 /// The columns of `traces` that [`trace`] gives.
 pub(super) const TRACE_COLUMNS: &[&str] = &[
@@ -47,6 +49,12 @@ pub(super) const TRACE_COLUMNS: &[&str] = &[
     "input_cost",
     "output_cost",
     "total_cost",
+    "user_key",
+    "session_key",
+    "name_key",
+    "version_key",
+    "release_key",
+    "environment_key",
 ];
 
 pub(super) fn trace(rows: &mut Rows, change: &Change<'_>, now: DateTime<Utc>) {
@@ -93,6 +101,17 @@ pub(super) fn trace(rows: &mut Rows, change: &Change<'_>, now: DateTime<Utc>) {
         .float8(Some(rollup.input_cost))
         .float8(Some(rollup.output_cost))
         .float8(rollup.total_cost);
+    let filtered_by = [
+        trace.user_id.text(),
+        trace.session_id.text(),
+        trace.name.text(),
+        trace.version.text(),
+        trace.release.text(),
+        Some(trace.environment()),
+    ];
+    for value in filtered_by {
+        rows.text(value.map(|value| cut_chars(value, PREFIX_CHARS)));
+    }
 }
 
 /// The columns of `observations` that [`observation`] gives.

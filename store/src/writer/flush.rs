@@ -24,6 +24,9 @@ use crate::{Store, StoreError, usage};
 /// How often a transaction that lost a race starts again.
 const ATTEMPTS: usize = 8;
 
+/// Rows are sent when they are so many bytes, so that a huge request isn't in memory twice.
+const STREAM_BYTES_MAX: usize = 8 << 20;
+
 /// A writer's hold on the database.
 pub(super) struct Flusher {
     store: Store,
@@ -224,10 +227,16 @@ async fn write_documents(
     roll_up(connection, &known, &mut changes).await?;
     write_traces(connection, method, &changes, now).await?;
     delete_outdated(connection, &changes).await?;
-    let mut rows = Rows::new("observations", encode::OBSERVATION_COLUMNS, method);
+    let new_rows = || Rows::new("observations", encode::OBSERVATION_COLUMNS, method);
+    let mut rows = new_rows();
     for change in &changes {
         for observation in &change.observations {
             encode::observation(&mut rows, change.project, observation, now);
+        }
+        if rows.bytes() > STREAM_BYTES_MAX {
+            std::mem::replace(&mut rows, new_rows())
+                .insert(connection)
+                .await?;
         }
     }
     rows.insert(connection).await?;

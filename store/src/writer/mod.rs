@@ -60,7 +60,7 @@ impl Default for WriterLimits {
     fn default() -> Self {
         Self {
             queue_rows_max: 400_000,
-            queue_bytes_max: 192 << 20,
+            queue_bytes_max: 128 << 20,
             admission_wait: Duration::from_secs(2),
             flush_rows_max: 5_000,
             flush_bytes_max: 16 << 20,
