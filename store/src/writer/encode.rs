@@ -1,14 +1,13 @@
 //! Documents as rows: the values of all columns, in their order.
 
 use chrono::{DateTime, Utc};
-use xtrace_model::{json, time};
+use xtrace_model::text::cut_chars;
+use xtrace_model::{ProjectId, json, time};
 
 use super::changes::{Change, ChangedObservation};
 use super::insert::Rows;
 use crate::filter::PREFIX_CHARS;
 use crate::stored::MergeState;
-use xtrace_model::ProjectId;
-use xtrace_model::text::cut_chars;
 
 /// The columns of `traces` that [`trace`] gives.
 pub(super) const TRACE_COLUMNS: &[&str] = &[
