@@ -27,6 +27,8 @@ use crate::self_metrics;
 
 /// From SIGTERM to exit; orchestrators kill after ten seconds.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
+/// For connections to Postgres to be given back.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `xtrace serve`: runs until it is asked to stop.
 pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
@@ -164,7 +166,8 @@ impl Server {
         } else {
             tracing::warn!("some requests did not finish in time and were cut off, unacknowledged");
         }
-        self.store.close().await;
+        // Writers that wait for requests which were cut off keep their connections.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.store.close()).await;
         if let Some(postgres) = self.embedded {
             postgres.stop().await;
         }

@@ -158,6 +158,26 @@ async fn it_stops_in_order_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_does_not_hold_up_its_end() {
+    let dir = temp_dir("hanging");
+    watch(&dir);
+    let mut service = Service::start(&dir).await;
+    assert_eq!(service.ingest("before").await, 200);
+    let mut half = TcpStream::connect(service.url.trim_start_matches("http://")).unwrap();
+    let head = format!(
+        "POST /v1/l/batch HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: 1000\r\n\r\n{{",
+        service.token
+    );
+    half.write_all(head.as_bytes()).unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    service.signal("-TERM");
+    let end = tokio::time::timeout(Duration::from_secs(10), service.child.wait()).await;
+    assert!(end.expect("it still runs").unwrap().success());
+    fs::remove_file(log_of(&dir)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_stops_is_waited_for() {
     let dir = temp_dir("stopped");
     watch(&dir);
