@@ -25,6 +25,17 @@ pub enum StoreError {
     Internal(#[source] sqlx::Error),
 }
 
+/// A key that is there already.
+pub(crate) const UNIQUE_VIOLATION: &str = "23505";
+
+/// Whether Postgres answered with one of these SQLSTATEs.
+pub(crate) fn is_sqlstate(error: &sqlx::Error, codes: &[&str]) -> bool {
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| codes.contains(&code.as_ref()))
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
@@ -45,7 +56,7 @@ impl From<sqlx::Error> for StoreError {
                     }
                     // Data exceptions, violated constraints (but repeated keys, which are ours to
                     // handle) and exceeded program limits.
-                    "23505" => Self::Internal(error),
+                    UNIQUE_VIOLATION => Self::Internal(error),
                     code if ["22", "23", "54"].contains(&code.get(..2).unwrap_or("")) => {
                         Self::Refused(error)
                     }

@@ -11,6 +11,7 @@ use metrics::{counter, gauge};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use xtrace_model::time;
 
+use crate::error::is_sqlstate;
 use crate::{Store, StoreError};
 
 /// Days ahead of today that have a partition at all times.
@@ -149,6 +150,7 @@ async fn make_one(
     Ok(())
 }
 
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// Everybody who reads or writes the table waits behind whoever waits for its lock, so nobody waits
 /// longer than this.
 const LOCK_TIMEOUT: &str = "set local lock_timeout = '300ms'";
@@ -166,19 +168,14 @@ async fn drop_one(connection: &mut PgConnection, name: &str) -> Result<bool, Sto
                 transaction.commit().await?;
                 return Ok(true);
             }
-            Err(error) if is_lock_timeout(&error) => transaction.rollback().await?,
+            Err(error) if is_sqlstate(&error, &[LOCK_NOT_AVAILABLE]) => {
+                transaction.rollback().await?;
+            }
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(PAUSE).await;
     }
     Ok(false)
-}
-
-fn is_lock_timeout(error: &sqlx::Error) -> bool {
-    let code = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| code == "55P03")
 }
 
 /// Drops partitions of days before `first_kept`, and older rows of the default partition.

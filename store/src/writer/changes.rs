@@ -96,12 +96,22 @@ fn new(group: Group<'_>, now: DateTime<Utc>) -> Change<'_> {
 
 /// A stored trace as a change of its sums alone.
 pub(super) fn unchanged<'a>(group: &Group<'a>, known: &KnownTrace) -> Change<'a> {
+    replacement(group.project, known, known.document.clone(), Vec::new())
+}
+
+/// A change of a stored trace; its sums are not known yet.
+fn replacement<'a>(
+    project: &'a ProjectId,
+    known: &KnownTrace,
+    trace: Trace,
+    observations: Vec<ChangedObservation<'a>>,
+) -> Change<'a> {
     Change {
-        project: group.project,
-        trace: Cow::Owned(known.document.clone()),
+        project,
+        trace: Cow::Owned(trace),
         created_at: known.created_at,
         version: Some(known.version.clone()),
-        observations: Vec::new(),
+        observations,
         rollup: Rollup::default(),
         began: Some(known.began),
     }
@@ -128,15 +138,7 @@ fn merge_known<'a>(
     if observations.is_empty() && trace == known.document {
         return None;
     }
-    Some(Change {
-        project: group.project,
-        trace: Cow::Owned(trace),
-        created_at: known.created_at,
-        version: Some(known.version.clone()),
-        observations,
-        rollup: Rollup::default(),
-        began: Some(known.began),
-    })
+    Some(replacement(group.project, known, trace, observations))
 }
 
 fn merge_observation(

@@ -19,6 +19,7 @@ use super::insert::{Method, Rows};
 use super::partitions::KnownDays;
 use super::points::{self, KnownSeries};
 use super::{Committed, Request, combine, encode, known};
+use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
 use crate::{Store, StoreError, usage};
 
 /// How often a transaction that lost a race starts again.
@@ -46,7 +47,7 @@ impl From<StoreError> for Setback {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Internal(cause) | StoreError::Unavailable(Some(cause))
-                if is_conflict(&cause) =>
+                if is_sqlstate(&cause, &CONFLICTS) =>
             {
                 Self::Conflict(Some(cause))
             }
@@ -62,12 +63,7 @@ impl From<sqlx::Error> for Setback {
 }
 
 /// Unique violation, serialization failure, deadlock.
-fn is_conflict(error: &sqlx::Error) -> bool {
-    let code = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| ["23505", "40001", "40P01"].contains(&code.as_ref()))
-}
+const CONFLICTS: [&str; 3] = [UNIQUE_VIOLATION, "40001", "40P01"];
 
 impl Flusher {
     pub(super) fn new(store: Store) -> Self {

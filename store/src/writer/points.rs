@@ -9,6 +9,7 @@ use xtrace_model::{Batch, Micros, ProjectId, time};
 
 use super::insert::{Method, Rows};
 use crate::StoreError;
+use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
 
 /// Newest value by project, series and time, with the series itself.
 pub(super) type Latest<'a> = BTreeMap<(&'a ProjectId, i64, Micros), (&'a Series, f64)>;
@@ -79,18 +80,12 @@ async fn copy(connection: &mut PgConnection, points: &Latest<'_>) -> Result<bool
             savepoint.commit().await?;
             Ok(true)
         }
-        Err(StoreError::Internal(cause)) if is_repeated(&cause) => {
+        Err(StoreError::Internal(cause)) if is_sqlstate(&cause, &[UNIQUE_VIOLATION]) => {
             savepoint.rollback().await?;
             Ok(false)
         }
         Err(error) => Err(error),
     }
-}
-
-fn is_repeated(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 /// Points that are there already get the newer value.
