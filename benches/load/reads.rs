@@ -82,7 +82,7 @@ fn history(observations: u64) -> Load {
 }
 
 /// Waits for what runs in the background, as a day of quiet would.
-async fn settle(url: &str) {
+pub(crate) async fn settle(url: &str) {
     let mut connection = PgConnection::connect(url).await.unwrap();
     loop {
         let dirty: i64 = sqlx::query_scalar("select count(*) from usage_dirty")

@@ -214,7 +214,7 @@ impl Launch {
 }
 
 /// What the private Postgres is told. Durability stays on: an acknowledged row survives a crash.
-const SETTINGS: [(&str, &str); 21] = [
+const SETTINGS: [(&str, &str); 22] = [
     ("listen_addresses", ""),
     ("unix_socket_permissions", "0700"),
     ("fsync", "on"),
@@ -222,7 +222,8 @@ const SETTINGS: [(&str, &str); 21] = [
     ("synchronous_commit", "on"),
     ("wal_level", "minimal"),
     ("max_wal_senders", "0"),
-    ("wal_buffers", "16MB"),
+    ("wal_buffers", "64MB"),
+    ("wal_compression", "lz4"),
     ("max_wal_size", "8GB"),
     ("min_wal_size", "256MB"),
     ("checkpoint_timeout", "15min"),
@@ -233,7 +234,7 @@ const SETTINGS: [(&str, &str); 21] = [
     ("work_mem", "32MB"),
     ("maintenance_work_mem", "256MB"),
     ("autovacuum_vacuum_insert_scale_factor", "0.05"),
-    ("max_connections", "40"),
+    ("max_connections", "100"),
     ("log_min_messages", "warning"),
     ("log_timezone", "UTC"),
 ];

@@ -11,7 +11,7 @@ use xtrace_model::{ProjectId, time};
 
 use crate::filter::{self, Condition, TraceColumn};
 use crate::page::{Page, Paged};
-use crate::usage::{self, hour_of};
+use crate::usage::{self, ENTRIES, SUMS, hour_of};
 use crate::{Store, StoreError};
 
 /// One UTC day.
@@ -170,20 +170,13 @@ impl Days<'_> {
         push_traces(&mut sql, project, query, ranges);
         push_environments(&mut sql, "t.environment", &query.environments);
         self.add_traces(sql.push(" group by 1")).await?;
-        let mut sql = QueryBuilder::new(
-            "select (o.start_time at time zone 'utc')::date as date, o.model,
-                    coalesce(sum(o.input_usage), 0)::bigint as input,
-                    coalesce(sum(o.output_usage), 0)::bigint as output,
-                    coalesce(sum(o.total_usage), 0)::bigint as total, count(*) as observations,
-                    count(distinct o.trace_id) as traces, coalesce(sum(o.total_cost), 0) as total_cost
-               from (select t.* from ",
-        );
+        let mut sql = QueryBuilder::new("select u.date, u.model, count(distinct t.id) as traces, ");
+        sql.push(SUMS).push(" from (select t.id, t.usage from ");
         push_traces(&mut sql, project, query, ranges);
-        sql.push(
-            ") t join observations o on o.project_id = t.project_id and o.trace_id = t.id
-                 and o.start_time between t.first_start and t.last_start where true",
-        );
-        push_environments(&mut sql, "o.environment", &query.environments);
+        sql.push(") t cross join lateral ")
+            .push(ENTRIES)
+            .push(" where true");
+        push_environments(&mut sql, "u.environment", &query.environments);
         self.add_models(sql.push(" group by 1, 2")).await
     }
 

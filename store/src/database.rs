@@ -68,6 +68,9 @@ const WRITE_OPTIONS: [(&str, &str); 5] = [
     ("plan_cache_mode", "force_custom_plan"),
 ];
 
+/// Each writer keeps one; the others make partitions and sum traces up.
+const WRITE_CONNECTIONS_MAX: u32 = 8;
+
 impl Store {
     /// Prepares pools; connects when first needed.
     pub fn new(options: &Options) -> Result<Self, StoreError> {
@@ -96,7 +99,8 @@ impl Store {
         };
         Ok(Self {
             read: pool(options.read_connections_max).connect_lazy_with(read_options),
-            write: pool(4).connect_lazy_with(connect.clone().options(WRITE_OPTIONS)),
+            write: pool(WRITE_CONNECTIONS_MAX)
+                .connect_lazy_with(connect.clone().options(WRITE_OPTIONS)),
             background: pool(2).connect_lazy_with(connect.options([("jit", "off")])),
             migrated: Arc::new(watch::Sender::new(false)),
             method,

@@ -52,14 +52,13 @@ pub async fn once(store: &Store, retention: Retention) -> Result<(), StoreError>
     Ok(())
 }
 
-// A trace goes when nothing of it is young: neither its begin nor its last observation.
+// A trace goes when nothing of it is young: neither its begin nor its last observation. One that is
+// being written is left for the next time: waiting for it while holding others could go in a circle.
 const DELETE_TRACES: &str = "with gone as (
         delete from traces where ctid = any(array(
-            select ctid from traces where ts < $1 and coalesce(last_start, ts) < $1 limit $2))
-        returning project_id, ts),
-    marked as (
-        insert into usage_dirty
-        select distinct project_id, date_trunc('hour', ts, 'UTC') from gone)
+            select ctid from traces where ts < $1 and coalesce(last_start, ts) < $1 limit $2
+               for update skip locked))
+        returning 1)
     select count(*) from gone";
 const DELETE_SCORES: &str = "with gone as (
         delete from scores where ctid = any(array(

@@ -75,7 +75,6 @@ impl MergeState {
 pub(crate) struct TraceRow {
     pub(crate) project_id: String,
     pub(crate) id: String,
-    pub(crate) ts: DateTime<Utc>,
     sent_timestamp: Option<DateTime<Utc>>,
     pub(crate) first_start: Option<DateTime<Utc>>,
     pub(crate) last_start: Option<DateTime<Utc>>,
@@ -101,7 +100,7 @@ pub(crate) struct TraceRow {
 }
 
 /// The columns of [`TraceRow`].
-pub(crate) const TRACE_COLUMNS: &str = "t.project_id, t.id, t.ts, t.sent_timestamp, t.first_start, \
+pub(crate) const TRACE_COLUMNS: &str = "t.project_id, t.id, t.sent_timestamp, t.first_start, \
     t.last_start, t.name, t.user_id, t.session_id, t.release, t.version as app_version, \
     t.environment, t.external_id, t.public, t.bookmarked, t.tags, t.metadata_decoded, t.input, t.output, \
     t.sent_latency, t.sent_total_cost, t.merge_state, t.created_at, \

@@ -1,17 +1,17 @@
 //! Sums of usage by hour, which `metrics/daily` reads; they are computed anew, never added to.
 //!
-//! A transaction that changes traces inserts the hours that these begin in into `usage_dirty`. To sum
+//! Whatever changes traces inserts the hours that these begin in into `usage_dirty` (by triggers). To sum
 //! an hour up, one transaction with one snapshot removes the entries that it sees and replaces the
 //! hour's sums. Whatever committed before that snapshot is in the sums; whatever commits later has an
 //! entry that the transaction did not see, and so makes the hour dirty again. A crash changes nothing.
 //! Readers take the sums of clean hours, and add dirty ones up themselves.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use metrics::gauge;
-use sqlx::PgConnection;
+use sqlx::AssertSqlSafe;
 use xtrace_model::{ProjectId, time};
 
 use crate::{Store, StoreError};
@@ -23,36 +23,25 @@ const HOURS_MAX: i64 = 500;
 /// An hour that changes all the time is summed up again after this many times what it took,
 const PAUSE_FACTOR: u32 = 20;
 /// but never later than this.
-const PAUSE_MAX: Duration = Duration::from_mins(1);
+const PAUSE_MAX: Duration = Duration::from_mins(5);
 /// Names the lock that one process at a time sums up under.
 const LOCK: i64 = 0x7874_7261_6365_0002;
-/// A dirty hour with more observations is read as it was summed up last, a minute ago at most.
+/// A dirty hour with more observations is read as it was summed up last, five minutes ago
+/// at most.
 const LIVE_OBSERVATIONS_MAX: i64 = 200_000;
+
+/// What a trace used, to be joined with `traces t`: the column's entries, which hold no zeros.
+pub(crate) const ENTRIES: &str = "jsonb_to_recordset(t.usage) u(date date, environment text, model text, \
+    observations bigint, input bigint, output bigint, total bigint, cost float8)";
+/// Observations, input, output, total and cost of [`ENTRIES`].
+pub(crate) const SUMS: &str = "sum(u.observations)::bigint as observations, \
+    coalesce(sum(u.input), 0)::bigint as input, coalesce(sum(u.output), 0)::bigint as output, \
+    coalesce(sum(u.total), 0)::bigint as total, coalesce(sum(u.cost), 0) as total_cost";
 
 /// The hour that a time lies in.
 pub(crate) fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
     let micros = time::from_utc(at);
     time::to_utc(micros - micros.rem_euclid(time::HOUR))
-}
-
-/// Makes hours dirty.
-pub(crate) async fn mark(
-    connection: &mut PgConnection,
-    hours: BTreeSet<(&ProjectId, DateTime<Utc>)>,
-) -> Result<(), StoreError> {
-    let (projects, hours): (Vec<_>, Vec<_>) = hours
-        .into_iter()
-        .map(|(project, hour)| (project.as_str(), hour))
-        .unzip();
-    sqlx::query(
-        "insert into usage_dirty (project_id, hour)
-         select * from unnest($1::text[], $2::timestamptz[])",
-    )
-    .bind(projects)
-    .bind(hours)
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 /// Hours of a project, from `first` up to and not including `end`, that must be added up by the
@@ -142,12 +131,16 @@ async fn sum_up(store: &Store, project: &str, hour: DateTime<Utc>) -> Result<boo
     if !alone {
         return Ok(false);
     }
-    // Statistics of today's partition are old or missing; nested loops would be quadratic.
-    sqlx::query("set local enable_nestloop = off")
-        .execute(&mut *transaction)
-        .await?;
-    for statement in [FORGET, FORGET_USAGE, FORGET_TRACES, SUM_USAGE, SUM_TRACES] {
-        sqlx::query(statement)
+    let sum_usage = format!(
+        "insert into usage_hourly (project_id, hour, environment, date, model, traces, observations,
+                input_usage, output_usage, total_usage, total_cost)
+         select $1, $2, u.environment, u.date, u.model, count(*), {SUMS}
+           from traces t cross join lateral {ENTRIES}
+          where t.project_id = $1 and t.ts >= $2 and t.ts < $2 + interval '1 hour'
+          group by 3, 4, 5"
+    );
+    for statement in [FORGET, FORGET_USAGE, FORGET_TRACES, SUM_TRACES, &sum_usage] {
+        sqlx::query(AssertSqlSafe(statement))
             .bind(project)
             .bind(hour)
             .execute(&mut *transaction)
@@ -160,21 +153,6 @@ async fn sum_up(store: &Store, project: &str, hour: DateTime<Utc>) -> Result<boo
 const FORGET: &str = "delete from usage_dirty where project_id = $1 and hour = $2";
 const FORGET_USAGE: &str = "delete from usage_hourly where project_id = $1 and hour = $2";
 const FORGET_TRACES: &str = "delete from traces_hourly where project_id = $1 and hour = $2";
-const SUM_USAGE: &str = "
-    with t as materialized (
-        select project_id, id, first_start, last_start from traces
-         where project_id = $1 and ts >= $2 and ts < $2 + interval '1 hour')
-    insert into usage_hourly (project_id, hour, environment, date, model, traces, observations,
-           input_usage, output_usage, total_usage, total_cost)
-    select $1, $2, o.environment, (o.start_time at time zone 'utc')::date, o.model,
-           count(distinct o.trace_id), count(*), coalesce(sum(o.input_usage), 0),
-           coalesce(sum(o.output_usage), 0), coalesce(sum(o.total_usage), 0),
-           coalesce(sum(o.total_cost), 0)
-      from t join observations o
-        on o.project_id = t.project_id and o.trace_id = t.id
-       and o.start_time between t.first_start and t.last_start
-       and o.start_time between (select min(first_start) from t) and (select max(last_start) from t)
-     group by 3, 4, 5";
 const SUM_TRACES: &str = "
     insert into traces_hourly (project_id, hour, environment, traces)
     select $1, $2, environment, count(*) from traces

@@ -23,8 +23,6 @@ pub(super) struct Change<'a> {
     pub(super) observations: Vec<ChangedObservation<'a>>,
     /// Over all observations of the trace, those that stay as they are included.
     pub(super) rollup: Rollup,
-    /// When the trace began, as the stored row says.
-    pub(super) began: Option<DateTime<Utc>>,
 }
 
 /// An observation to be written.
@@ -42,6 +40,11 @@ impl Change<'_> {
         (self.project, &self.trace.id)
     }
 
+    /// Whether the trace is not stored yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.version.is_none()
+    }
+
     /// When the trace begins.
     pub(super) fn begins(&self) -> Micros {
         self.trace
@@ -54,11 +57,6 @@ impl Change<'_> {
             parts.insert(observation.part.id.clone(), observation.part.clone());
         }
         self.rollup = Rollup::of(parts.values());
-    }
-
-    /// The times whose hours count the trace: usage goes by when it begins.
-    pub(super) fn times(&self) -> impl Iterator<Item = DateTime<Utc>> {
-        self.began.into_iter().chain([time::to_utc(self.begins())])
     }
 }
 
@@ -90,7 +88,6 @@ fn new(group: Group<'_>, now: DateTime<Utc>) -> Change<'_> {
         version: None,
         rollup: Rollup::of(observations.iter().map(|observation| &observation.part)),
         observations,
-        began: None,
     }
 }
 
@@ -113,7 +110,6 @@ fn replacement<'a>(
         version: Some(known.version.clone()),
         observations,
         rollup: Rollup::default(),
-        began: Some(known.began),
     }
 }
 

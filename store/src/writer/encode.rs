@@ -48,6 +48,7 @@ pub(super) const TRACE_COLUMNS: &[&str] = &[
     "input_cost",
     "output_cost",
     "total_cost",
+    "usage",
     "user_key",
     "session_key",
     "name_key",
@@ -99,7 +100,8 @@ pub(super) fn trace(rows: &mut Rows, change: &Change<'_>, now: DateTime<Utc>) {
         .int8(Some(rollup.total_usage))
         .float8(Some(rollup.input_cost))
         .float8(Some(rollup.output_cost))
-        .float8(rollup.total_cost);
+        .float8(rollup.total_cost)
+        .jsonb(Some(rollup.usage()));
     let filtered_by = [
         trace.user_id.text(),
         trace.session_id.text(),

@@ -1,8 +1,9 @@
 //! One transaction: read what is stored, merge, write what changed, commit, answer.
 //!
-//! Nobody waits for a lock. Every change of a trace or of any of its observations writes the trace's
-//! row, and only if that row is still the one that was read; a new trace conflicts with itself by
-//! its key. Whoever loses such a race rolls back and starts again, now holding the rows locked.
+//! Rows are not locked ahead. Every change of a trace or of any of its observations writes the
+//! trace's row, and only if that row is still the one that was read; a new trace conflicts with itself
+//! by its key. Whoever loses such a race rolls back and starts again in two transactions that can't
+//! lose for ever: see [`Stage`].
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -20,10 +21,10 @@ use super::partitions::KnownDays;
 use super::points::{self, KnownSeries};
 use super::{Committed, Request, combine, encode, known};
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
-use crate::{Store, StoreError, usage};
+use crate::{Store, StoreError};
 
-/// How often a transaction that lost a race starts again.
-const ATTEMPTS: usize = 8;
+/// How many transactions are tried for one group of requests.
+const ATTEMPTS: usize = 16;
 
 /// Rows are sent when they are so many bytes, so that a huge request isn't in memory twice.
 const STREAM_BYTES_MAX: usize = 8 << 20;
@@ -34,6 +35,21 @@ pub(super) struct Flusher {
     connection: Option<PoolConnection<Postgres>>,
     series: KnownSeries,
     days: KnownDays,
+}
+
+/// What a transaction writes.
+///
+/// Writers can't wait for each other in a circle: new traces come before known ones, each by key. Who
+/// waits at a new trace holds no known one; who waits at a known one waits for somebody who has no
+/// more new ones to write, and is at a greater key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Everything; tried first.
+    All,
+    /// New traces alone: whoever conflicts has made one of them known, so there are ever fewer.
+    New,
+    /// Known traces, which all are by now. They are locked as they are read, so that nobody is faster.
+    Known,
 }
 
 /// Why a transaction was rolled back.
@@ -131,12 +147,15 @@ impl Flusher {
     async fn attempts(&mut self, batches: &[&Batch]) -> Result<(), StoreError> {
         let mut reconnected = false;
         let mut last = None;
-        for attempt in 0..ATTEMPTS {
-            match self.attempt(batches, attempt > 0).await {
+        let mut stage = Stage::All;
+        for _ in 0..ATTEMPTS {
+            match self.attempt(batches, stage).await {
+                Ok(()) if stage == Stage::New => stage = Stage::Known,
                 Ok(()) => return Ok(()),
                 Err(Setback::Conflict(cause)) => {
                     counter!("xtrace_conflicts_total").increment(1);
                     last = cause;
+                    stage = Stage::New;
                 }
                 // A connection that was idle may have died since; everything may be sent twice.
                 Err(Setback::Failed(StoreError::Unavailable(_)))
@@ -162,7 +181,7 @@ impl Flusher {
             .is_some()
     }
 
-    async fn attempt(&mut self, batches: &[&Batch], lock: bool) -> Result<(), Setback> {
+    async fn attempt(&mut self, batches: &[&Batch], stage: Stage) -> Result<(), Setback> {
         let method = self.store.method();
         let connection = match &mut self.connection {
             Some(connection) => connection,
@@ -181,7 +200,7 @@ impl Flusher {
         let groups = combine::by_trace(batches);
         let mut written = Written::default();
         if !groups.is_empty() {
-            written = write_documents(&mut transaction, method, groups, lock, now).await?;
+            written = write_documents(&mut transaction, method, groups, stage, now).await?;
         }
         let new_series =
             points::write(&mut transaction, method, &self.series, &points, now).await?;
@@ -206,17 +225,18 @@ fn refuse(requests: Vec<Request>, error: StoreError) {
     }
 }
 
-/// In this order for all writers, so that they can't wait for each other in a circle: stored traces,
-/// new traces, observations; each by key.
 async fn write_documents(
     connection: &mut PgConnection,
     method: Method,
     groups: Vec<Group<'_>>,
-    lock: bool,
+    stage: Stage,
     now: DateTime<Utc>,
 ) -> Result<Written, Setback> {
-    let mut known = known::read(connection, &groups, lock).await?;
+    let mut known = known::read(connection, &groups, stage == Stage::Known).await?;
     let mut changes = changes::merge(groups, &mut known, now);
+    if stage == Stage::New {
+        changes.retain(Change::is_new);
+    }
     if changes.is_empty() {
         return Ok(Written::default());
     }
@@ -236,7 +256,6 @@ async fn write_documents(
         }
     }
     rows.insert(connection).await?;
-    mark_usage(connection, &changes).await?;
     Ok(Written {
         traces: changes.len(),
         observations: changes.iter().map(|change| change.observations.len()).sum(),
@@ -272,13 +291,16 @@ async fn roll_up(
     known: &known::Known,
     changes: &mut [Change<'_>],
 ) -> Result<(), StoreError> {
-    let replacing = |change: &&Change<'_>| change.version.is_some();
-    if !changes.iter().any(|change| change.version.is_some()) {
+    let keys: Vec<_> = changes
+        .iter()
+        .filter(|change| !change.is_new())
+        .map(Change::key)
+        .collect();
+    if keys.is_empty() {
         return Ok(());
     }
-    let keys: Vec<_> = changes.iter().filter(replacing).map(Change::key).collect();
     let mut parts = known::parts(connection, known, &keys).await?;
-    for change in changes.iter_mut().filter(|change| change.version.is_some()) {
+    for change in changes.iter_mut().filter(|change| !change.is_new()) {
         let parts = parts.remove(&known::name(change.key())).unwrap_or_default();
         change.roll_up(parts);
     }
@@ -303,10 +325,10 @@ async fn write_traces(
             encode::trace(&mut new, change, now);
         }
     }
+    new.insert(connection).await?;
     if replaced.replace(connection).await? != expected {
         return Err(Setback::Conflict(None));
     }
-    new.insert(connection).await?;
     Ok(())
 }
 
@@ -350,18 +372,6 @@ async fn delete_outdated(
     Ok(())
 }
 
-/// Tells which hours have changed; see `usage.rs`.
-async fn mark_usage(
-    connection: &mut PgConnection,
-    changes: &[Change<'_>],
-) -> Result<(), StoreError> {
-    let hours = changes.iter().flat_map(|change| {
-        let hours = change.times().map(usage::hour_of);
-        hours.map(|hour| (change.project, hour))
-    });
-    usage::mark(connection, hours.collect()).await
-}
-
 /// Sums traces up that may have lost observations.
 pub(crate) async fn sum_up_again(
     store: &Store,
@@ -393,7 +403,6 @@ pub(crate) async fn sum_up_again(
         Err(Setback::Failed(error)) => return Err(error),
         Err(Setback::Conflict(cause)) => return Err(StoreError::Unavailable(cause)),
     }
-    mark_usage(&mut transaction, &changes).await?;
     transaction.commit().await?;
     Ok(())
 }

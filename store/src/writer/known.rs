@@ -19,8 +19,6 @@ pub(super) struct KnownTrace {
     pub(super) version: String,
     /// The starts that its observations lie between.
     extent: Option<(DateTime<Utc>, DateTime<Utc>)>,
-    /// When it begins.
-    pub(super) began: DateTime<Utc>,
     /// By id: those of its observations that came again.
     pub(super) observations: HashMap<String, KnownObservation>,
 }
@@ -88,7 +86,6 @@ fn known_trace(row: TraceRow) -> Option<((String, String), KnownTrace)> {
         created_at: row.created_at,
         version: row.version.clone(),
         extent: row.first_start.zip(row.last_start),
-        began: row.ts,
         observations: HashMap::new(),
         document: row.into_trace()?,
     };

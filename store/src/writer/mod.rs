@@ -64,7 +64,7 @@ impl Default for WriterLimits {
             admission_wait: Duration::from_secs(2),
             flush_rows_max: 5_000,
             flush_bytes_max: 16 << 20,
-            writers: 2,
+            writers: 4,
         }
     }
 }

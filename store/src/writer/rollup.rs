@@ -1,7 +1,10 @@
 //! What a trace's observations sum up to. It is always computed from all of them, in order of their
 //! ids, so that it is the same to the last bit however they came.
 
-use chrono::{DateTime, Utc};
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::Serialize;
 use xtrace_model::observation::Level;
 use xtrace_model::price::Priced;
 use xtrace_model::{Observation, time};
@@ -15,6 +18,8 @@ pub(super) struct Part {
     start_time: DateTime<Utc>,
     end_time: Option<DateTime<Utc>>,
     level: String,
+    environment: String,
+    model: Option<String>,
     pub(super) input_usage: Option<i64>,
     pub(super) output_usage: Option<i64>,
     pub(super) total_usage: Option<i64>,
@@ -24,8 +29,8 @@ pub(super) struct Part {
 }
 
 /// The columns of [`Part`].
-pub(super) const PART_COLUMNS: &str = "o.id, o.start_time, o.end_time, o.level, o.input_usage, \
-    o.output_usage, o.total_usage, o.input_cost, o.output_cost, o.total_cost";
+pub(super) const PART_COLUMNS: &str = "o.id, o.start_time, o.end_time, o.level, o.environment, o.model, \
+    o.input_usage, o.output_usage, o.total_usage, o.input_cost, o.output_cost, o.total_cost";
 
 impl Part {
     pub(super) fn of(observation: &Observation, priced: &Priced) -> Self {
@@ -36,6 +41,8 @@ impl Part {
             start_time: time::to_utc(observation.begins()),
             end_time: observation.ends().map(time::to_utc),
             level: observation.level().name().to_owned(),
+            environment: observation.environment().to_owned(),
+            model: observation.model.text().map(str::to_owned),
             input_usage: usage.and_then(|usage| sum_like(usage, "input")),
             output_usage: usage.and_then(|usage| sum_like(usage, "output")),
             total_usage: usage.and_then(|usage| usage.get("total").copied()),
@@ -64,6 +71,69 @@ pub(super) struct Rollup {
     pub(super) output_cost: f64,
     /// None when no observation has a cost.
     pub(super) total_cost: Option<f64>,
+    usage: BTreeMap<UsageKey, Usage>,
+}
+
+/// What usage is told apart by: the day (UTC) that observations start on, environment, model.
+type UsageKey = (NaiveDate, String, Option<String>);
+
+/// What observations of one key used.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Usage {
+    observations: i64,
+    input: i64,
+    output: i64,
+    total: i64,
+    cost: f64,
+}
+
+/// An entry of the column `usage`.
+#[derive(Serialize)]
+struct UsageEntry<'a> {
+    date: NaiveDate,
+    environment: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    observations: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    input: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    output: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    total: i64,
+    #[serde(skip_serializing_if = "is_free")]
+    cost: f64,
+}
+
+impl<'a> UsageEntry<'a> {
+    fn of(((date, environment, model), usage): (&'a UsageKey, &'a Usage)) -> Self {
+        Self {
+            date: *date,
+            environment,
+            model: model.as_deref(),
+            observations: usage.observations,
+            input: usage.input,
+            output: usage.output,
+            total: usage.total,
+            cost: usage.cost,
+        }
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(units: &i64) -> bool {
+    *units == 0
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_free(cost: &f64) -> bool {
+    *cost == 0.0
 }
 
 impl Rollup {
@@ -81,18 +151,33 @@ impl Rollup {
         self.last_end = self.last_end.max(part.end_time);
         let level = Level::parse(&part.level).unwrap_or(Level::Default);
         self.levels[level as usize] += 1;
-        for (sum, units) in [
-            (&mut self.input_usage, part.input_usage),
-            (&mut self.output_usage, part.output_usage),
-            (&mut self.total_usage, part.total_usage),
+        let key = (
+            part.start_time.date_naive(),
+            part.environment.clone(),
+            part.model.clone(),
+        );
+        let usage = self.usage.entry(key).or_default();
+        usage.observations += 1;
+        usage.cost += part.total_cost.unwrap_or(0.0);
+        for (sum, of_model, units) in [
+            (&mut self.input_usage, &mut usage.input, part.input_usage),
+            (&mut self.output_usage, &mut usage.output, part.output_usage),
+            (&mut self.total_usage, &mut usage.total, part.total_usage),
         ] {
             *sum = sum.saturating_add(units.unwrap_or(0));
+            *of_model = of_model.saturating_add(units.unwrap_or(0));
         }
         self.input_cost += part.input_cost.unwrap_or(0.0);
         self.output_cost += part.output_cost.unwrap_or(0.0);
         if let Some(cost) = part.total_cost {
             self.total_cost = Some(self.total_cost.unwrap_or(0.0) + cost);
         }
+    }
+
+    /// The column `usage`, as JSON text.
+    pub(super) fn usage(&self) -> String {
+        let entries: Vec<_> = self.usage.iter().map(UsageEntry::of).collect();
+        serde_json::to_string(&entries).expect("numbers and texts serialise")
     }
 
     /// Seconds from the first start to the last end; without any end, to the last start. Source:
