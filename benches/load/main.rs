@@ -54,11 +54,12 @@ async fn main() {
     }
     println!("{}\n", machine::description());
     let postgres = Postgres::start().await;
-    if wants("write") {
-        write::table(&postgres).await;
-    }
+    // First, while Postgres has nothing left to do of other parts.
     if wants("latency") {
         write::light(&postgres).await;
+    }
+    if wants("write") {
+        write::table(&postgres).await;
     }
     if wants("memory") {
         write::memory(&postgres).await;

@@ -286,11 +286,17 @@ async fn a_full_disk_is_refused_and_room_ends_it() {
 async fn end(mut service: Service, mount: &Path) {
     service.signal("-TERM");
     service.child.wait().await.unwrap();
-    let unmounted = std::process::Command::new("umount")
-        .arg(mount)
-        .status()
-        .unwrap();
-    assert!(unmounted.success());
+    // Processes of Postgres that end a moment after it hold the disk.
+    let mut unmounted = false;
+    for _ in 0..100 {
+        let umount = std::process::Command::new("umount").arg(mount).status();
+        unmounted = umount.unwrap().success();
+        if unmounted {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(unmounted);
     fs::remove_dir_all(mount).unwrap();
 }
 
