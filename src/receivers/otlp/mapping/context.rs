@@ -1,5 +1,6 @@
 //! Who produced a span, and what all spans of one scope share.
 
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 use xtrace_model::Micros;
 use xtrace_model::text::without_nul;
@@ -66,10 +67,12 @@ pub(super) struct Resource {
 #[derive(Debug)]
 pub(super) struct ScopeContext {
     pub(super) source: Source,
-    pub(super) scope: Value,
+    /// JSON text, as it is kept with every span.
+    pub(super) scope: Box<RawValue>,
     pub(super) scope_dropped: u32,
     pub(super) scope_schema_url: String,
-    pub(super) resource: Value,
+    /// JSON text, as it is kept with every span.
+    pub(super) resource: Box<RawValue>,
     pub(super) resource_dropped: u32,
     pub(super) resource_schema_url: String,
     pub(super) resource_metadata: Map<String, Value>,
@@ -99,10 +102,12 @@ impl ScopeContext {
             python_header_version: sender.sdk_version.clone().filter(|_| python),
         };
         Self {
-            scope: json!({"name": said(&name), "version": said(&version), "attributes": attributes}),
+            scope: raw(
+                &json!({"name": said(&name), "version": said(&version), "attributes": attributes}),
+            ),
             scope_dropped: scope.dropped_attributes_count,
             scope_schema_url,
-            resource: resource.attributes.to_object(),
+            resource: raw(&resource.attributes.to_object()),
             resource_dropped: resource.dropped_attributes_count,
             resource_schema_url: resource.schema_url.clone(),
             resource_metadata: metadata::of(&resource.attributes, Domain::Trace, &source),
@@ -110,4 +115,8 @@ impl ScopeContext {
             received,
         }
     }
+}
+
+fn raw(value: &Value) -> Box<RawValue> {
+    to_raw_value(value).expect("JSON serialises")
 }

@@ -17,6 +17,7 @@ use super::content::{self, Sides};
 use super::context::ScopeContext;
 use super::events::SpanEvents;
 use super::identity::{SpanIds, Times};
+use super::leftovers::LeftAttributes;
 use super::metadata::{self, Domain};
 use super::trace_fields::{self, RootClass, cut};
 use super::{LIVEKIT_SCOPE, kind, leftovers, model, usage};
@@ -88,11 +89,11 @@ impl<'a> SpanMapping<'a> {
             without_nul(&span.status.message).into_owned(),
         );
         let rest = leftovers::Rest {
-            attributes: leftovers::attributes(&attributes, &sides),
+            attributes: LeftAttributes::of(&attributes, &sides),
             over_cap: attributes.over_cap,
             events: &events,
         };
-        let otel = leftovers::to_json(span, rest, context).to_string();
+        let otel = leftovers::to_json(span, rest, context);
         let hash = content_hash(&otel, &name, &sides, &metadata);
         let root = RootClass::of(&attributes, ids.parent.is_some());
         Self {
