@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use axum::http::HeaderValue;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use xtrace_model::ProjectId;
@@ -89,6 +91,17 @@ pub struct ServeConfig {
     /// with credentials.
     #[arg(long, env = "METRICS_ADDR", value_parser = parse_bind_addr)]
     pub metrics_addr: Option<SocketAddr>,
+    /// Address of a second listener for OTLP over HTTP alone, or `off`. If it is taken, xtrace warns
+    /// and goes on.
+    #[arg(long, env = "OTLP_HTTP_ADDR", default_value = "127.0.0.1:4318")]
+    pub otlp_http_addr: Listen,
+    /// Address for OTLP over gRPC, which BIND_ADDR answers too, or `off`. If it is taken, xtrace warns
+    /// and goes on.
+    #[arg(long, env = "OTLP_GRPC_ADDR", default_value = "127.0.0.1:4317")]
+    pub otlp_grpc_addr: Listen,
+    /// Web pages that may send OTLP: origins between commas, or `*` for all.
+    #[arg(long, env = "OTLP_CORS_ORIGINS", default_value = "*", value_delimiter = ',', value_parser = parse_origin)]
+    pub otlp_cors_origins: Vec<HeaderValue>,
     /// The native token: opens every path as `Authorization: Bearer …`. Unset: one is generated on
     /// first start and kept in the data directory.
     #[arg(long, env = "API_BEARER_TOKEN", hide_env_values = true, value_parser = parse_token)]
@@ -128,6 +141,24 @@ pub struct ServeConfig {
         value_parser = parse_body_bytes
     )]
     pub body_bytes_max: usize,
+}
+
+/// Where a listener that can be done without listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen(pub Option<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim().is_empty() || text.eq_ignore_ascii_case("off") {
+            return Ok(Self(None));
+        }
+        let address = text
+            .parse()
+            .map_err(|_| "takes an address and a port such as 127.0.0.1:4317, or off".to_owned())?;
+        Ok(Self(Some(address)))
+    }
 }
 
 /// Which server `xtrace healthcheck` asks.
@@ -298,6 +329,14 @@ fn parse_bind_addr(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "BIND_ADDR takes an address and a port such as 127.0.0.1:8742".to_owned())
 }
 
+fn parse_origin(text: &str) -> Result<HeaderValue, String> {
+    let origin = text.trim().trim_end_matches('/');
+    let is_origin =
+        origin == "*" || origin.starts_with("https://") || origin.starts_with("http://");
+    let value = HeaderValue::from_str(origin).ok().filter(|_| is_origin);
+    value.ok_or_else(|| "takes origins such as https://app.example.com, or *".to_owned())
+}
+
 fn parse_token(text: &str) -> Result<String, String> {
     let visible = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
     if visible {
@@ -328,11 +367,7 @@ fn parse_project(text: &str) -> Result<ProjectId, String> {
         .ok_or_else(|| "DEFAULT_PROJECT_ID takes 1 to 200 bytes of text".to_owned())
 }
 
-fn parse_number<T: std::str::FromStr>(
-    text: &str,
-    variable: &str,
-    takes: &str,
-) -> Result<T, String> {
+fn parse_number<T: FromStr>(text: &str, variable: &str, takes: &str) -> Result<T, String> {
     text.parse()
         .map_err(|_| format!("{variable} takes {takes}"))
 }

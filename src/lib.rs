@@ -13,9 +13,12 @@
 pub mod api;
 pub mod auth;
 pub mod config;
+pub mod cors;
+pub mod dialect;
 pub mod embedded_postgres;
 pub mod gateway;
 pub mod limits;
+pub mod listener;
 pub mod receivers;
 pub mod request_id;
 pub mod retry;

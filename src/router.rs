@@ -1,30 +1,19 @@
 //! Every path of every dialect. Handlers are named where their path is; nothing is decided here.
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use tower_http::cors::CorsLayer;
 
 use crate::api::error::ApiError;
 use crate::api::{metrics, service};
 use crate::gateway::Gateway;
 use crate::receivers::{native, otlp};
-use crate::{auth, limits, request_id, self_metrics};
+use crate::{auth, dialect, limits, request_id, self_metrics};
 
-/// The whole service.
-pub fn router(gateway: Gateway) -> Router {
-    let open = Router::new()
-        .route("/healthz", get(service::healthz))
-        .route("/readyz", get(service::readyz))
-        .with_state(gateway.clone());
-
-    let otlp = Router::new()
-        .route("/v1/traces", post(otlp::receive_traces))
-        .route("/api/public/otel/v1/traces", post(otlp::receive_traces))
-        .method_not_allowed_fallback(otlp::method_not_allowed)
-        .with_state(gateway.clone());
-
+/// The whole service, gRPC included.
+pub fn router(gateway: Gateway, cors: CorsLayer) -> Router {
     let native = Router::new()
         .route("/v1/l/batch", post(native::receive_traces))
         .route("/v1/metrics/batch", post(native::receive_metrics))
@@ -35,21 +24,59 @@ pub fn router(gateway: Gateway) -> Router {
             "/api/internal/rate_limit_stats",
             get(service::rate_limit_stats),
         )
-        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
-        .with_state(gateway.clone());
-
+        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed });
     let langfuse = xtrace_compat::router(gateway.store.clone());
-
-    let protected = otlp
+    let protected = otlp_over_http("/api/public/otel", &cors)
+        .merge(otlp_over_http("", &cors))
+        .merge(otlp_over_grpc())
         .merge(native)
-        .merge(langfuse)
-        .fallback(not_found)
+        .with_state(gateway.clone())
+        .merge(langfuse);
+    finish(protected, gateway)
+}
+
+/// What the listener of `OTLP_HTTP_ADDR` answers.
+pub fn otlp_http_router(gateway: Gateway, cors: CorsLayer) -> Router {
+    finish(
+        otlp_over_http("", &cors).with_state(gateway.clone()),
+        gateway,
+    )
+}
+
+/// What the listener of `OTLP_GRPC_ADDR` answers.
+pub fn otlp_grpc_router(gateway: Gateway) -> Router {
+    finish(otlp_over_grpc().with_state(gateway.clone()), gateway)
+}
+
+/// OTLP under a mount; browsers send it too.
+fn otlp_over_http(mount: &str, cors: &CorsLayer) -> Router<Gateway> {
+    Router::new()
+        .route(&format!("{mount}/v1/traces"), post(otlp::traces_over_http))
+        .method_not_allowed_fallback(otlp::method_not_allowed)
+        .layer(cors.clone())
+}
+
+fn otlp_over_grpc() -> Router<Gateway> {
+    Router::new().route(
+        "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        post(otlp::traces_over_grpc),
+    )
+}
+
+/// Adds what every listener has: open paths, and what happens around every handler.
+fn finish(protected: Router, gateway: Gateway) -> Router {
+    let open = Router::new()
+        .route("/healthz", get(service::healthz))
+        .route("/readyz", get(service::readyz))
+        .with_state(gateway.clone());
+    let protected = protected
+        .fallback(dialect::not_found)
         .layer(from_fn_with_state(gateway.clone(), limits::limit_reads))
         .layer(from_fn_with_state(gateway, auth::authenticate));
-
     open.merge(protected)
         // Receivers have limits of their own, before and after decompression.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(dialect::answer_faults))
         .layer(from_fn(self_metrics::time_requests))
         .layer(from_fn(request_id::name_requests))
 }
@@ -59,16 +86,4 @@ pub fn metrics_router(gateway: Gateway) -> Router {
     Router::new()
         .route("/metrics", get(self_metrics::show_open))
         .with_state(gateway)
-}
-
-/// Unknown paths answer in the shape of the dialect that they look like.
-async fn not_found(request: Request) -> Response {
-    if let Some(answer) = otlp::not_found(&request) {
-        return answer;
-    }
-    let path = request.uri().path();
-    if path.starts_with("/api/public/") {
-        return xtrace_compat::not_found();
-    }
-    ApiError::NotFound(path.to_owned()).into_response()
 }

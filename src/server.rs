@@ -4,14 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use axum::Router;
-use axum::serve::ListenerExt;
 use chrono::Utc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use xtrace_model::ProjectId;
 use xtrace_store::{Options, Store, StoreError, Writer, WriterLimits, keys, maintenance, usage};
 
@@ -21,9 +19,9 @@ use crate::embedded_postgres::EmbeddedPostgres;
 use crate::gateway::Gateway;
 use crate::limits::ReadLimiter;
 use crate::receivers::body::BodyLimits;
-use crate::router::{metrics_router, router};
+use crate::router::{metrics_router, otlp_grpc_router, otlp_http_router, router};
 use crate::secrets::{self, Secrets};
-use crate::self_metrics;
+use crate::{cors, listener, self_metrics};
 
 /// From SIGTERM to exit; orchestrators kill after ten seconds.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
@@ -74,12 +72,42 @@ pub async fn healthcheck(config: HealthcheckConfig) -> anyhow::Result<()> {
     bail!("{address} is not ready: {body}")
 }
 
+/// Where to listen.
+struct Bound {
+    main: TcpListener,
+    metrics: Option<TcpListener>,
+    otlp_http: Option<TcpListener>,
+    otlp_grpc: Option<TcpListener>,
+}
+
+impl Bound {
+    async fn of(config: &ServeConfig) -> anyhow::Result<Self> {
+        let bind = async |address: SocketAddr, setting: &str| {
+            let listener = TcpListener::bind(address).await;
+            listener.with_context(|| format!("can't listen on {address} ({setting})"))
+        };
+        let metrics = match config.metrics_addr {
+            Some(address) => Some(bind(address, "METRICS_ADDR").await?),
+            None => None,
+        };
+        let (http, grpc) = (config.otlp_http_addr.0, config.otlp_grpc_addr.0);
+        Ok(Self {
+            main: bind(config.bind_addr, "BIND_ADDR").await?,
+            metrics,
+            otlp_http: listener::bind_optional(http, "OTLP_HTTP_ADDR").await,
+            otlp_grpc: listener::bind_optional(grpc, "OTLP_GRPC_ADDR").await,
+        })
+    }
+}
+
 /// A running service.
 pub struct Server {
     address: SocketAddr,
+    otlp_http_address: Option<SocketAddr>,
+    otlp_grpc_address: Option<SocketAddr>,
     store: Store,
     stop: watch::Sender<bool>,
-    http: JoinHandle<std::io::Result<()>>,
+    listeners: JoinSet<()>,
     writer: JoinHandle<()>,
     background: JoinHandle<()>,
     embedded: Option<EmbeddedPostgres>,
@@ -97,20 +125,7 @@ impl Server {
 
     /// The same on a database that is there, however the configuration names one.
     pub async fn start_on(config: ServeConfig, options: &Options) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(config.bind_addr)
-            .await
-            .with_context(|| format!("can't listen on {} (BIND_ADDR)", config.bind_addr))?;
-        let address = listener.local_addr()?;
-        let metrics_listener = match config.metrics_addr {
-            Some(address) => {
-                let listener = TcpListener::bind(address).await;
-                Some(
-                    listener
-                        .with_context(|| format!("can't listen on {address} (METRICS_ADDR)"))?,
-                )
-            }
-            None => None,
-        };
+        let bound = Bound::of(&config).await?;
         self_metrics::install();
         let secrets = make_secrets(&config)?;
         let store = Store::new(options).context("DATABASE_URL is malformed")?;
@@ -126,20 +141,39 @@ impl Server {
         let background =
             prepare(store.clone(), project, secrets.key_pair, config.retention()).await?;
         let (stop, stopped) = watch::channel(false);
-        if let Some(listener) = metrics_listener {
-            let router = metrics_router(gateway.clone());
-            tokio::spawn(serve_http(listener, router, stopped.clone()));
+        let cors = cors::layer(&config.otlp_cors_origins);
+        let address_of = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
+        let address = bound.main.local_addr()?;
+        let otlp_http_address = address_of(&bound.otlp_http);
+        let otlp_grpc_address = address_of(&bound.otlp_grpc);
+        let served = [
+            (Some(bound.main), router(gateway.clone(), cors.clone())),
+            (bound.metrics, metrics_router(gateway.clone())),
+            (bound.otlp_http, otlp_http_router(gateway.clone(), cors)),
+            (bound.otlp_grpc, otlp_grpc_router(gateway)),
+        ];
+        let mut listeners = JoinSet::new();
+        for (listener, router) in served {
+            if let Some(listener) = listener {
+                listeners.spawn(listener::serve(listener, router, stopped.clone()));
+            }
         }
-        let http = tokio::spawn(serve_http(listener, router(gateway), stopped));
         tracing::info!("listening on http://{address}");
+        for (address, what) in [(otlp_http_address, "HTTP"), (otlp_grpc_address, "gRPC")] {
+            if let Some(address) = address {
+                tracing::info!("listening on {address} for OTLP over {what}");
+            }
+        }
         if let Some(file) = &secrets.file {
             tracing::info!("credentials are in {}", file.display());
         }
         Ok(Self {
             address,
+            otlp_http_address,
+            otlp_grpc_address,
             store,
             stop,
-            http,
+            listeners,
             writer: writer_task,
             background,
             embedded: None,
@@ -151,19 +185,26 @@ impl Server {
         self.address
     }
 
+    /// Where it listens for OTLP over HTTP alone.
+    pub fn otlp_http_address(&self) -> Option<SocketAddr> {
+        self.otlp_http_address
+    }
+
+    /// Where it listens for OTLP over gRPC alone.
+    pub fn otlp_grpc_address(&self) -> Option<SocketAddr> {
+        self.otlp_grpc_address
+    }
+
     /// Stops in order: no new requests, running ones finish, the queue is written, Postgres stops.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop.send_replace(true);
         self.background.abort();
         let drained = tokio::time::timeout(DRAIN_TIMEOUT, async {
-            let served = self.http.await;
+            self.listeners.join_all().await;
             // The last handle on the writer went with the last request.
             let _ = self.writer.await;
-            served
         });
-        if let Ok(served) = drained.await {
-            served.context("the HTTP server failed")??;
-        } else {
+        if drained.await.is_err() {
             tracing::warn!("some requests did not finish in time and were cut off, unacknowledged");
         }
         // Writers that wait for requests which were cut off keep their connections.
@@ -173,22 +214,6 @@ impl Server {
         }
         Ok(())
     }
-}
-
-async fn serve_http(
-    listener: TcpListener,
-    router: Router,
-    mut stopped: watch::Receiver<bool>,
-) -> std::io::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // Small answers must not wait for the client's delayed acknowledgement.
-        let _ = stream.set_nodelay(true);
-    });
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move {
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        })
-        .await
 }
 
 async fn open_database(

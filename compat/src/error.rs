@@ -19,6 +19,8 @@ pub(crate) enum CompatError {
     NotFound(String),
     NoSuchEndpoint,
     MethodNotAllowed,
+    /// The handler panicked.
+    Fault,
     /// The answer would be too large.
     TooLarge(String),
     RateLimited {
@@ -81,6 +83,11 @@ impl CompatError {
                 StatusCode::METHOD_NOT_ALLOWED,
                 "Method not allowed",
                 "MethodNotAllowedError",
+            ),
+            Self::Fault => named(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Internal Server Error",
+                "InternalServerError",
             ),
             Self::TooLarge(message) => named(
                 StatusCode::UNPROCESSABLE_ENTITY,

@@ -44,6 +44,11 @@ pub fn not_found() -> Response {
     CompatError::NoSuchEndpoint.into_response()
 }
 
+/// The answer of a handler that panicked.
+pub fn fault() -> Response {
+    CompatError::Fault.into_response()
+}
+
 /// The answer to a caller who reads too often.
 pub fn rate_limited(retry_after_s: u64, limit: u32, reset_at: &str) -> Response {
     CompatError::RateLimited {

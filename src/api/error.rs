@@ -34,6 +34,9 @@ pub enum ApiError {
     /// The body can't be had.
     #[error(transparent)]
     Body(#[from] BodyError),
+    /// The handler panicked.
+    #[error("this request met a fault of the server, which is logged")]
+    Fault,
     /// Too many reads.
     #[error("Too Many Requests")]
     TooManyRequests(Refusal),
@@ -66,6 +69,8 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, "BAD_REQUEST")
             }
             Self::Body(BodyError::Overloaded) => UNAVAILABLE,
+            Self::Body(BodyError::Slow) => (StatusCode::REQUEST_TIMEOUT, "TIMEOUT"),
+            Self::Fault => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR"),
             Self::Body(BodyError::Encoding) => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE")
             }

@@ -46,12 +46,27 @@ fn named<'a>(trace: &'a Value, name: &str) -> &'a Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_otel_python_sdk_exports_gzipped_protobuf() {
+async fn the_otel_python_sdk_exports_gzipped_protobuf_over_http() {
     let xtrace = Xtrace::start().await;
+    otel_python(&xtrace, "http", &xtrace.url).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_otel_python_sdk_exports_gzipped_protobuf_over_grpc() {
+    let xtrace = Xtrace::start_with(&["--otlp-grpc-addr", "127.0.0.1:0"]).await;
+    let of_its_own = format!("http://{}", xtrace.server.otlp_grpc_address().unwrap());
+    otel_python(&xtrace, "grpc", &of_its_own).await;
+    // The main listener takes gRPC as well.
+    otel_python(&xtrace, "grpc", &xtrace.url).await;
+}
+
+async fn otel_python(xtrace: &Xtrace, protocol: &str, endpoint: &str) {
     let mut python = Command::new(program("otel-python/bin/python"));
     python
         .arg(script("otel-python/export.py"))
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &xtrace.url)
+        .arg(protocol)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        .env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
         // Percent-encoded, as OpenTelemetry's specification wants it.
         .env(
             "OTEL_EXPORTER_OTLP_HEADERS",

@@ -26,7 +26,7 @@ pub(crate) struct Xtrace {
     pub store: Store,
     pub database_url: String,
     pub http: reqwest::Client,
-    _server: Server,
+    pub server: Server,
 }
 
 /// The key pair of a project.
@@ -64,6 +64,8 @@ impl Xtrace {
         ];
         // Tests read as often as they like, and their fixtures are old.
         let lenient = [
+            ["--otlp-http-addr", "off"],
+            ["--otlp-grpc-addr", "off"],
             ["--rate-limit-qps", "0"],
             ["--traces-retention-days", "0"],
             ["--metrics-retention-days", "0"],
@@ -82,7 +84,7 @@ impl Xtrace {
             store: Store::new(&Options::new(database_url)).unwrap(),
             database_url: database_url.to_owned(),
             http: reqwest::Client::new(),
-            _server: server,
+            server,
         }
     }
 

@@ -11,6 +11,8 @@ mod harness; // a real server on a real database
 mod limits; // rate limits and request ids
 mod merging; // any order, any split, any repetition
 mod openapi; // docs/openapi.yaml against the server
+mod otlp_grpc; // OTLP over gRPC, frame by frame
+mod otlp_http; // encodings, protocols, browsers, listeners
 mod poison; // what Postgres refuses fails alone
 mod process; // the program: command line, private Postgres, signals
 mod retention; // old data goes, young data stays

@@ -1,18 +1,20 @@
 //! Request bodies: read and inflated within one limit, whatever their headers claim, and all requests
-//! together within one budget of memory, which they hold from their first byte to their commit.
+//! together within one budget of memory.
 
-use std::io::Read;
-use std::sync::Arc;
+mod budget;
+mod encoding;
+
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
-use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::self_metrics;
+
+pub use budget::{BodyLimits, Share};
+pub use encoding::{Encoding, NAMES as ENCODINGS};
 
 /// Why a body can't be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +29,7 @@ pub enum BodyError {
     #[error("too many large requests at once; send it again later")]
     Overloaded,
     /// A `Content-Encoding` that nobody here knows.
-    #[error("unsupported Content-Encoding; use identity, gzip or deflate")]
+    #[error("unsupported encoding of the body; use one of {ENCODINGS}")]
     Encoding,
     /// The compressed stream is broken or ends early.
     #[error("the compressed body is malformed or truncated")]
@@ -35,6 +37,9 @@ pub enum BodyError {
     /// The client went away before the body was whole.
     #[error("the body could not be read to its end")]
     Broken,
+    /// The client did not send all of it in time.
+    #[error("the body did not arrive within {} seconds", READ_TIMEOUT.as_secs())]
+    Slow,
 }
 
 impl BodyError {
@@ -46,109 +51,22 @@ impl BodyError {
             Self::Encoding => "content_encoding",
             Self::Corrupt => "body_corrupt",
             Self::Broken => "body_broken_off",
+            Self::Slow => "body_slow",
         }
     }
 }
 
-/// How a body is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
-    Identity,
-    Gzip,
-    Deflate,
-}
-
-fn encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {
-    let Some(value) = headers.get(header::CONTENT_ENCODING) else {
-        return Ok(Encoding::Identity);
-    };
-    let value = value
-        .to_str()
-        .map_err(|_| BodyError::Encoding)?
-        .trim()
-        .to_ascii_lowercase();
-    match value.as_str() {
-        "" | "identity" => Ok(Encoding::Identity),
-        "gzip" | "x-gzip" => Ok(Encoding::Gzip),
-        "deflate" => Ok(Encoding::Deflate),
-        _ => Err(BodyError::Encoding),
-    }
-}
-
-/// Bounds of request bodies; clones share the budget.
-#[derive(Debug, Clone)]
-pub struct BodyLimits {
-    /// Bytes of one body, on the wire and decompressed alike.
-    pub bytes_max: usize,
-    /// What is left of the memory for all requests, in units of [`UNIT_BYTES`].
-    budget: Arc<Semaphore>,
-}
-
-/// Memory of all requests, from their first byte to their commit.
-const BUDGET_BYTES: usize = 96 << 20;
-const UNIT_BYTES: usize = 1 << 10;
-const BUDGET_UNITS: usize = BUDGET_BYTES / UNIT_BYTES;
 /// What a byte of a body takes, decoded, mapped and written, as measured with spans of 2 kB.
 const BYTES_EACH: usize = 5;
 /// How much larger a compressed body is, at a guess, until it is known.
 const INFLATED_GUESS: usize = 4;
-/// How long a request waits for its share; exporters have a queue of a few batches only.
-const BUDGET_WAIT: Duration = Duration::from_secs(2);
 /// What a request that doesn't say its length gets at first.
 const UNANNOUNCED_BYTES: usize = 1 << 20;
-
-impl BodyLimits {
-    /// Bodies of at most so many bytes.
-    pub fn new(bytes_max: usize) -> Self {
-        Self {
-            bytes_max,
-            budget: Arc::new(Semaphore::new(BUDGET_UNITS)),
-        }
-    }
-
-    /// Takes a share of the budget; it is given back when the share is dropped.
-    async fn share(&self, bytes: usize) -> Result<Share, BodyError> {
-        let mut share = Share {
-            taken: None,
-            budget: Arc::clone(&self.budget),
-        };
-        share.grow_to(bytes).await?;
-        Ok(share)
-    }
-}
-
-/// A share of the memory for requests.
-#[derive(Debug)]
-pub struct Share {
-    taken: Option<OwnedSemaphorePermit>,
-    budget: Arc<Semaphore>,
-}
-
-impl Share {
-    /// Waits until the share is so large. One that would be larger than the budget takes all of it.
-    pub async fn grow_to(&mut self, bytes: usize) -> Result<(), BodyError> {
-        let wanted = bytes.div_ceil(UNIT_BYTES).min(BUDGET_UNITS);
-        let has = self
-            .taken
-            .as_ref()
-            .map_or(0, OwnedSemaphorePermit::num_permits);
-        if wanted <= has {
-            return Ok(());
-        }
-        let units = u32::try_from(wanted - has).unwrap_or(u32::MAX);
-        let more = Arc::clone(&self.budget).acquire_many_owned(units);
-        let more = tokio::time::timeout(BUDGET_WAIT, more).await;
-        let more = more
-            .ok()
-            .and_then(Result::ok)
-            .ok_or(BodyError::Overloaded)?;
-        match &mut self.taken {
-            Some(taken) => taken.merge(more),
-            none => *none = Some(more),
-        }
-        Ok(())
-    }
-}
+/// How long a client may take to send a body.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is read of a body that nobody wants, so that its sender gets to see the answer.
+const DRAIN_BYTES_MAX: usize = 256 << 10;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A whole body, and what the request may take of the memory for all.
 #[derive(Debug)]
@@ -159,103 +77,141 @@ pub struct ReadBody {
     pub share: Share,
 }
 
+/// What the headers alone tell of a body that can't be had.
+pub fn check(headers: &HeaderMap, limits: &BodyLimits) -> Result<(), BodyError> {
+    let outcome = content_encoding(headers).and_then(|_| announced_bytes(headers, limits));
+    counted(outcome.map(drop))
+}
+
 /// Reads a body, and inflates it if it is compressed.
 pub async fn read(
     headers: &HeaderMap,
     body: Body,
     limits: &BodyLimits,
 ) -> Result<ReadBody, BodyError> {
-    let outcome = read_uncounted(headers, body, limits).await;
+    let outcome = async {
+        let encoding = content_encoding(headers)?;
+        let wire = read_wire(headers, body, limits, encoding != Encoding::Identity).await?;
+        inflate(encoding, wire, limits).await
+    };
+    counted(outcome.await)
+}
+
+/// Reads a body as it is; `compressed` is for a guess at the memory that it will need.
+pub async fn read_raw(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &BodyLimits,
+    compressed: bool,
+) -> Result<ReadBody, BodyError> {
+    counted(read_wire(headers, body, limits, compressed).await)
+}
+
+/// Inflates what [`read_raw`] read, or a part of it.
+pub async fn inflate_raw(
+    encoding: Encoding,
+    wire: ReadBody,
+    limits: &BodyLimits,
+) -> Result<ReadBody, BodyError> {
+    counted(inflate(encoding, wire, limits).await)
+}
+
+/// Reads and forgets the small body of a request that is refused: a client that is still writing
+/// when its connection closes sees a reset instead of the answer.
+pub async fn drain(body: Body) {
+    let read = Limited::new(body, DRAIN_BYTES_MAX).collect();
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
+}
+
+fn counted<T>(outcome: Result<T, BodyError>) -> Result<T, BodyError> {
     if let Err(error) = &outcome {
         self_metrics::refused(error.name(), 1);
     }
     outcome
 }
 
-async fn read_uncounted(
+fn content_encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {
+    let Some(value) = headers.get(header::CONTENT_ENCODING) else {
+        return Ok(Encoding::Identity);
+    };
+    let name = value.to_str().map_err(|_| BodyError::Encoding)?;
+    Encoding::parse(name).ok_or(BodyError::Encoding)
+}
+
+fn announced_bytes(headers: &HeaderMap, limits: &BodyLimits) -> Result<Option<usize>, BodyError> {
+    let limit_bytes = limits.bytes_max;
+    let announced = headers.get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok());
+    match announced.and_then(|text| text.parse::<usize>().ok()) {
+        Some(bytes) if bytes > limit_bytes => Err(BodyError::TooLarge { limit_bytes }),
+        announced => Ok(announced),
+    }
+}
+
+async fn read_wire(
     headers: &HeaderMap,
     body: Body,
     limits: &BodyLimits,
+    compressed: bool,
 ) -> Result<ReadBody, BodyError> {
-    let encoding = encoding(headers)?;
     let limit_bytes = limits.bytes_max;
-    let too_large = BodyError::TooLarge { limit_bytes };
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok());
-    let announced = announced.and_then(|text| text.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > limit_bytes) {
-        return Err(too_large);
-    }
-    let guess = if encoding == Encoding::Identity {
-        1
-    } else {
-        INFLATED_GUESS
-    };
-    let expected = announced.unwrap_or(UNANNOUNCED_BYTES) * guess;
-    let mut share = limits.share(expected.min(limit_bytes) * BYTES_EACH).await?;
-    let collected = Limited::new(body, limit_bytes)
-        .collect()
+    let guess = if compressed { INFLATED_GUESS } else { 1 };
+    let expected = announced_bytes(headers, limits)?
+        .unwrap_or(UNANNOUNCED_BYTES)
+        .saturating_mul(guess)
+        .min(limit_bytes);
+    let mut share = limits.share(expected * BYTES_EACH).await?;
+    let collected = Limited::new(body, limit_bytes).collect();
+    let collected = tokio::time::timeout(READ_TIMEOUT, collected)
         .await
+        .map_err(|_| BodyError::Slow)?
         .map_err(|error| {
             if error.is::<LengthLimitError>() {
-                too_large
+                BodyError::TooLarge { limit_bytes }
             } else {
                 BodyError::Broken
             }
         })?;
-    let wire = collected.to_bytes();
-    let inflated = match encoding {
-        Encoding::Identity => wire.len(),
-        Encoding::Gzip => announced_by_gzip(&wire),
-        Encoding::Deflate => wire.len().saturating_mul(8),
-    };
-    share
-        .grow_to(inflated.min(limit_bytes) * BYTES_EACH)
-        .await?;
-    let bytes = match encoding {
-        Encoding::Identity => wire,
-        _ if wire.is_empty() => wire,
-        // Inflating megabytes would hold up every other request on this thread.
-        compressed => tokio::task::spawn_blocking(move || inflate(compressed, &wire, limit_bytes))
-            .await
-            .map_err(|_| BodyError::Corrupt)??,
+    let bytes = collected.to_bytes();
+    share.grow_to(bytes.len() * BYTES_EACH).await?;
+    Ok(ReadBody { bytes, share })
+}
+
+async fn inflate(
+    encoding: Encoding,
+    wire: ReadBody,
+    limits: &BodyLimits,
+) -> Result<ReadBody, BodyError> {
+    let ReadBody {
+        bytes: wire,
+        mut share,
+    } = wire;
+    if encoding == Encoding::Identity || wire.is_empty() {
+        return Ok(ReadBody { bytes: wire, share });
+    }
+    let limit_bytes = limits.bytes_max;
+    let guess = encoding.inflated_guess(&wire).min(limit_bytes);
+    share.grow_to(guess * BYTES_EACH).await?;
+    let bytes = match inflate_aside(encoding, wire.clone(), guess).await {
+        // Larger than it seemed: again, now with the memory that the largest body may take.
+        Err(BodyError::TooLarge { .. }) if guess < limit_bytes => {
+            share.grow_to(limit_bytes * BYTES_EACH).await?;
+            inflate_aside(encoding, wire, limit_bytes).await?
+        }
+        other => other?,
     };
     Ok(ReadBody { bytes, share })
 }
 
-/// The length that gzip's last four bytes claim: a hint, good enough for a budget.
-fn announced_by_gzip(wire: &[u8]) -> usize {
-    let claimed = wire
-        .last_chunk::<4>()
-        .map_or(0, |bytes| u32::from_le_bytes(*bytes));
-    usize::try_from(claimed)
-        .unwrap_or(usize::MAX)
-        .max(wire.len())
-}
-
-fn inflate(encoding: Encoding, wire: &[u8], limit_bytes: usize) -> Result<Bytes, BodyError> {
-    match encoding {
-        Encoding::Identity => Ok(Bytes::copy_from_slice(wire)),
-        Encoding::Gzip => read_to_limit(MultiGzDecoder::new(wire), limit_bytes),
-        // "deflate" means zlib's format; some senders leave zlib's header out.
-        Encoding::Deflate => match read_to_limit(ZlibDecoder::new(wire), limit_bytes) {
-            Err(BodyError::Corrupt) => read_to_limit(DeflateDecoder::new(wire), limit_bytes),
-            other => other,
-        },
-    }
-}
-
-fn read_to_limit(decoder: impl Read, limit_bytes: usize) -> Result<Bytes, BodyError> {
-    let mut inflated = Vec::new();
-    let mut capped = decoder.take(limit_bytes as u64 + 1);
-    capped
-        .read_to_end(&mut inflated)
-        .map_err(|_| BodyError::Corrupt)?;
-    if inflated.len() > limit_bytes {
-        return Err(BodyError::TooLarge { limit_bytes });
-    }
-    Ok(inflated.into())
+/// Inflating megabytes would hold up every other request on this thread.
+async fn inflate_aside(
+    encoding: Encoding,
+    wire: Bytes,
+    limit_bytes: usize,
+) -> Result<Bytes, BodyError> {
+    tokio::task::spawn_blocking(move || encoding.inflate(&wire, limit_bytes))
+        .await
+        .unwrap_or(Err(BodyError::Corrupt))
 }
 
 #[cfg(test)]
@@ -295,9 +251,25 @@ mod tests {
         .await;
         check("deflate", zlib.finish().unwrap(), Ok(b"zlib")).await;
         check("deflate", raw.finish().unwrap(), Ok(b"raw")).await;
+        let zstd = |text: &[u8]| zstd::encode_all(text, 3).unwrap();
+        check(
+            "zstd",
+            [zstd(b"two "), zstd(b"frames")].concat(),
+            Ok(b"two frames"),
+        )
+        .await;
+        check(
+            "zstd",
+            zstd(b"truncated")[..12].to_vec(),
+            Err(BodyError::Corrupt),
+        )
+        .await;
+        check("zstd", b"no zstd".to_vec(), Err(BodyError::Corrupt)).await;
         check("gzip", Vec::new(), Ok(b"")).await;
+        check("zstd", Vec::new(), Ok(b"")).await;
         let too_large = BodyError::TooLarge { limit_bytes: 100 };
         check("gzip", gzip(&[0; 101]), Err(too_large)).await;
+        check("zstd", zstd(&[0; 101]), Err(too_large)).await;
         check("identity", vec![0; 101], Err(too_large)).await;
         check(
             "gzip",

@@ -1,16 +1,24 @@
-//! OTLP over HTTP: traces in protobuf or JSON, answered in the encoding that they came in.
+//! OTLP over HTTP (protobuf or JSON) and gRPC, answered in the encoding that it came in.
+//!
+//! - `receive`: a request's way. `grpc`: one message in its frames. `reply`, `error`: its answer.
+//! - `protobuf`, `json` → `wire`: what it says. `mapping`: what that means.
 
+mod error;
+mod grpc;
 mod json;
 mod mapping;
 mod protobuf;
+mod protobuf_out;
+mod receive;
 mod reply;
-mod traces;
 mod wire;
 
 use xtrace_model::{Batch, ProjectId};
 
 pub(crate) use mapping::{cut, cut_tags};
-pub use traces::{method_not_allowed, not_found, receive as receive_traces};
+pub(crate) use receive::transport_of;
+pub use receive::{method_not_allowed, traces_over_grpc, traces_over_http};
+pub(crate) use reply::Transport;
 
 /// What a body becomes, without a server around it; for the benchmark of its parts.
 #[doc(hidden)]

@@ -1,46 +1,72 @@
-//! `POST /v1/traces` and `POST /api/public/otel/v1/traces`.
+//! What a request goes through, over HTTP and over gRPC: admitted by its headers, read, decoded,
+//! mapped, written, answered.
 
+use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use axum::response::Response;
 use bytes::Bytes;
 use chrono::Utc;
 use xtrace_model::text::repair_json;
-use xtrace_model::{ProjectId, time};
+use xtrace_model::{Caller, ProjectId, time};
 
+use super::error::OtlpError;
 use super::mapping::{self, Mapped, Sender};
-use super::reply::{self, Encoding, OtlpError};
+use super::reply::{Encoding, Transport};
 use super::wire::{Caps, DecodeError};
-use super::{json, protobuf};
+use super::{grpc, json, protobuf};
 use crate::auth;
 use crate::gateway::Gateway;
 use crate::receivers::body::{self, ReadBody};
 use crate::self_metrics;
 
-/// Takes an export: stores its spans, then answers.
-pub async fn receive(State(gateway): State<Gateway>, request: Request) -> Response {
+/// `POST /v1/traces` and `POST /api/public/otel/v1/traces`: stores the spans, then answers.
+pub async fn traces_over_http(State(gateway): State<Gateway>, request: Request) -> Response {
     let encoding = Encoding::of(request.headers().get(header::CONTENT_TYPE));
+    let transport = encoding.map(Transport::Http);
     // When the request's own type is unusable, JSON is what people can read.
-    let reply_encoding = encoding.unwrap_or(Encoding::Json);
-    match export(&gateway, request, encoding).await {
-        Ok(Accepted { rejected, all }) => reply::accepted(reply_encoding, &rejected, all),
-        Err(error) => error.respond(reply_encoding),
-    }
+    let reply = transport.unwrap_or(Transport::Http(Encoding::Json));
+    answer(&gateway, request, transport, reply).await
 }
 
-/// The answer to exporters at a path that is none; others get `None`.
-pub fn not_found(request: &Request) -> Option<Response> {
+/// `opentelemetry.proto.collector.trace.v1.TraceService/Export`.
+pub async fn traces_over_grpc(State(gateway): State<Gateway>, request: Request) -> Response {
+    if !grpc::is_grpc(request.headers()) {
+        return Transport::Http(Encoding::Json).refused(&OtlpError::ContentType);
+    }
+    let transport = Transport::Grpc;
+    answer(&gateway, request, Some(transport), transport).await
+}
+
+/// How a request is answered that no handler of OTLP gets to see; `None` if it is no exporter's.
+pub(crate) fn transport_of(request: &Request) -> Option<Transport> {
+    if grpc::is_grpc(request.headers()) {
+        return Some(Transport::Grpc);
+    }
     let path = request.uri().path();
     let looks_like_otlp = path == "/" || path.starts_with("/v1/") || path.contains("/otel");
     let encoding = Encoding::of(request.headers().get(header::CONTENT_TYPE));
     let encoding = encoding.filter(|_| looks_like_otlp && request.method() == Method::POST)?;
-    Some(OtlpError::NoSuchEndpoint.respond(encoding))
+    Some(Transport::Http(encoding))
 }
 
 /// The answer to any other method than POST.
 pub async fn method_not_allowed(request: Request) -> Response {
     let encoding = Encoding::of(request.headers().get(header::CONTENT_TYPE));
-    OtlpError::Method.respond(encoding.unwrap_or(Encoding::Json))
+    Transport::Http(encoding.unwrap_or(Encoding::Json)).refused(&OtlpError::Method)
+}
+
+impl Transport {
+    /// The answer at a path that is none.
+    pub(crate) fn not_found(self) -> Response {
+        self.refused(&OtlpError::NoSuchEndpoint)
+    }
+
+    /// The answer of a handler that panicked.
+    pub(crate) fn fault(self) -> Response {
+        self.refused(&OtlpError::Fault)
+    }
 }
 
 /// What is left to say once the spans are stored.
@@ -49,15 +75,53 @@ struct Accepted {
     all: usize,
 }
 
-async fn export(
+async fn answer(
     gateway: &Gateway,
     request: Request,
-    encoding: Option<Encoding>,
-) -> Result<Accepted, OtlpError> {
+    transport: Option<Transport>,
+    reply: Transport,
+) -> Response {
     let (parts, body) = request.into_parts();
+    let outcome = match admit(&parts, transport, gateway) {
+        Ok((caller, transport)) => export(gateway, &parts, body, caller, transport).await,
+        Err(error) => {
+            body::drain(body).await;
+            Err(error)
+        }
+    };
+    match outcome {
+        Ok(Accepted { rejected, all }) => reply.accepted(&rejected, all),
+        Err(error) => reply.refused(&error),
+    }
+}
+
+/// Whatever can be known before the body is read.
+fn admit(
+    parts: &Parts,
+    transport: Option<Transport>,
+    gateway: &Gateway,
+) -> Result<(Caller, Transport), OtlpError> {
     let caller = auth::caller(&parts.extensions).map_err(OtlpError::Auth)?;
-    let encoding = encoding.ok_or(OtlpError::ContentType)?;
-    let body = body::read(&parts.headers, body, &gateway.body_limits).await?;
+    let transport = transport.ok_or(OtlpError::ContentType)?;
+    match transport {
+        Transport::Http(_) => body::check(&parts.headers, &gateway.body_limits)?,
+        Transport::Grpc => drop(grpc::encoding(&parts.headers)?),
+    }
+    Ok((caller, transport))
+}
+
+async fn export(
+    gateway: &Gateway,
+    parts: &Parts,
+    body: Body,
+    caller: Caller,
+    transport: Transport,
+) -> Result<Accepted, OtlpError> {
+    let limits = &gateway.body_limits;
+    let (body, encoding) = match transport {
+        Transport::Http(encoding) => (body::read(&parts.headers, body, limits).await?, encoding),
+        Transport::Grpc => (grpc::read(parts, body, limits).await?, Encoding::Protobuf),
+    };
     let sender = sender(&parts.headers);
     let ReadBody { bytes, mut share } = body;
     let Mapped {
@@ -91,9 +155,9 @@ async fn decode_and_map(
     encoding: Encoding,
     project: ProjectId,
     sender: Sender,
-) -> Result<Mapped, DecodeError> {
+) -> Result<Mapped, OtlpError> {
     let is_small = body.len() <= INLINE_BYTES_MAX;
-    let work = move || {
+    let work = move || -> Result<Mapped, DecodeError> {
         let received = time::from_utc(Utc::now());
         match encoding {
             Encoding::Protobuf => {
@@ -108,11 +172,10 @@ async fn decode_and_map(
         }
     };
     if is_small {
-        return work();
+        return Ok(work()?);
     }
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or(Err(DecodeError::Protobuf("decoding was interrupted")))
+    let outcome = tokio::task::spawn_blocking(work).await;
+    Ok(outcome.map_err(|_| OtlpError::Fault)??)
 }
 
 fn sender(headers: &HeaderMap) -> Sender {

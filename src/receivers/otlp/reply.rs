@@ -4,16 +4,44 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use xtrace_model::AuthFailure;
-use xtrace_store::StoreError;
 
+use super::error::OtlpError;
+use super::grpc;
 use super::mapping::Rejected;
-use super::wire::DecodeError;
-use crate::receivers::body::BodyError;
+use super::protobuf_out::{put_bytes_field, put_varint_field, status};
+
+/// How a request came, and so how it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Http(Encoding),
+    Grpc,
+}
+
+impl Transport {
+    /// The answer to a request whose items are stored, but for those that were rejected.
+    pub(super) fn accepted(self, rejected: &[Rejected], all: usize) -> Response {
+        let message = (!rejected.is_empty()).then(|| rejection_message(rejected, all));
+        let partial = message.as_deref().map(|message| (rejected.len(), message));
+        match self {
+            Self::Http(encoding) => {
+                encoding.respond(StatusCode::OK, encoding.export_response(partial))
+            }
+            Self::Grpc => grpc::accepted(&Encoding::Protobuf.export_response(partial)),
+        }
+    }
+
+    /// A `google.rpc.Status`.
+    pub(super) fn refused(self, error: &OtlpError) -> Response {
+        match self {
+            Self::Http(encoding) => encoding.refused(error),
+            Self::Grpc => grpc::refused(error),
+        }
+    }
+}
 
 /// The encoding of a request, and so of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(crate) enum Encoding {
     Protobuf,
     Json,
 }
@@ -42,35 +70,54 @@ impl Encoding {
         let content_type = [(header::CONTENT_TYPE, self.media_type())];
         (status, content_type, Body::from(body)).into_response()
     }
-}
 
-/// The answer to a request whose spans are stored, but for those that were rejected.
-pub(super) fn accepted(encoding: Encoding, rejected: &[Rejected], all: usize) -> Response {
-    if rejected.is_empty() {
-        let empty = match encoding {
-            Encoding::Protobuf => Vec::new(),
-            Encoding::Json => b"{}".to_vec(),
-        };
-        return encoding.respond(StatusCode::OK, empty);
-    }
-    let message = rejection_message(rejected, all);
-    let body = match encoding {
-        Encoding::Protobuf => {
-            let mut partial = Vec::new();
-            put_varint_field(&mut partial, 1, rejected.len() as u64);
-            put_bytes_field(&mut partial, 2, message.as_bytes());
-            let mut response = Vec::new();
-            put_bytes_field(&mut response, 1, &partial);
-            response
+    /// An `Export…ServiceResponse`; those of all signals are alike.
+    fn export_response(self, partial: Option<(usize, &str)>) -> Vec<u8> {
+        match (self, partial) {
+            (Self::Protobuf, None) => Vec::new(),
+            (Self::Json, None) => b"{}".to_vec(),
+            (Self::Protobuf, Some((rejected, message))) => {
+                let mut partial = Vec::new();
+                put_varint_field(&mut partial, 1, rejected as u64);
+                put_bytes_field(&mut partial, 2, message.as_bytes());
+                let mut response = Vec::new();
+                put_bytes_field(&mut response, 1, &partial);
+                response
+            }
+            // int64 is a string in proto3's JSON.
+            (Self::Json, Some((rejected, message))) => json!({"partialSuccess": {
+                "rejectedSpans": rejected.to_string(), "errorMessage": message,
+            }})
+            .to_string()
+            .into_bytes(),
         }
-        // int64 is a string in proto3's JSON.
-        Encoding::Json => json!({"partialSuccess": {
-            "rejectedSpans": rejected.len().to_string(), "errorMessage": message,
-        }})
-        .to_string()
-        .into_bytes(),
-    };
-    encoding.respond(StatusCode::OK, body)
+    }
+
+    fn refused(self, error: &OtlpError) -> Response {
+        let (http_status, code) = error.status();
+        let message = error.to_string();
+        let body = match self {
+            Self::Protobuf => status(code, &message),
+            Self::Json => json!({"code": code, "message": message})
+                .to_string()
+                .into_bytes(),
+        };
+        let mut response = self.respond(http_status, body);
+        let headers = response.headers_mut();
+        if http_status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Basic realm=\"xtrace\""),
+            );
+        }
+        if http_status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, HeaderValue::from_static("POST, OPTIONS"));
+        }
+        if let Some(seconds) = error.retry_after() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
 }
 
 /// Equal causes together, each with one example; at most 1 KiB.
@@ -100,120 +147,4 @@ fn rejection_message(rejected: &[Rejected], all: usize) -> String {
         message.push_str(" (no span has ids: is this a logs export?)");
     }
     xtrace_model::text::cut_bytes(&message, 1024).to_owned()
-}
-
-/// Why a request is refused as a whole.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum OtlpError {
-    #[error("{}", auth_message(*.0))]
-    Auth(AuthFailure),
-    #[error("no such endpoint; OTLP exporters post to /v1/traces")]
-    NoSuchEndpoint,
-    #[error("this endpoint takes POST only")]
-    Method,
-    #[error("Content-Type must be application/x-protobuf or application/json")]
-    ContentType,
-    #[error("{0}")]
-    IngestionVersion(String),
-    #[error(transparent)]
-    Body(#[from] BodyError),
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-fn auth_message(failure: AuthFailure) -> &'static str {
-    match failure {
-        AuthFailure::Missing => "no authorization header; send Basic public:secret or Bearer token",
-        AuthFailure::Scheme | AuthFailure::Malformed => "the authorization header is malformed",
-        AuthFailure::UnknownKeyPair | AuthFailure::UnknownToken => "unknown credentials",
-        AuthFailure::ScoresOnly => "a public key alone may only write scores",
-        AuthFailure::Unavailable => "the database is unavailable; try again",
-    }
-}
-
-impl OtlpError {
-    /// HTTP status and the number of the gRPC status.
-    fn status(&self) -> (StatusCode, u8) {
-        match self {
-            Self::Auth(AuthFailure::ScoresOnly) => (StatusCode::FORBIDDEN, 7),
-            Self::Auth(AuthFailure::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, 14),
-            Self::Auth(_) => (StatusCode::UNAUTHORIZED, 16),
-            Self::NoSuchEndpoint => (StatusCode::NOT_FOUND, 12),
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, 12),
-            Self::ContentType | Self::Body(BodyError::Encoding) => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, 3)
-            }
-            Self::Body(BodyError::TooLarge { .. }) | Self::Decode(DecodeError::TooMany(_)) => {
-                (StatusCode::PAYLOAD_TOO_LARGE, 3)
-            }
-            Self::Body(BodyError::Overloaded) => (StatusCode::SERVICE_UNAVAILABLE, 14),
-            Self::Body(BodyError::Corrupt | BodyError::Broken)
-            | Self::Decode(DecodeError::Protobuf(_) | DecodeError::Json(_))
-            | Self::IngestionVersion(_)
-            | Self::Store(StoreError::Refused(_)) => (StatusCode::BAD_REQUEST, 3),
-            Self::Store(StoreError::Overloaded { .. }) => (StatusCode::TOO_MANY_REQUESTS, 8),
-            Self::Store(StoreError::Unavailable(_) | StoreError::Timeout) => {
-                (StatusCode::SERVICE_UNAVAILABLE, 14)
-            }
-            // Clients drop what gets a 500; rows that were not committed must come again.
-            Self::Store(StoreError::Internal(_)) => (StatusCode::SERVICE_UNAVAILABLE, 13),
-        }
-    }
-
-    /// A `google.rpc.Status` in the request's encoding.
-    pub(super) fn respond(&self, encoding: Encoding) -> Response {
-        let (status, code) = self.status();
-        let message = self.to_string();
-        let body = match encoding {
-            Encoding::Protobuf => {
-                let mut body = Vec::new();
-                put_varint_field(&mut body, 1, u64::from(code));
-                put_bytes_field(&mut body, 2, message.as_bytes());
-                body
-            }
-            Encoding::Json => json!({"code": code, "message": message})
-                .to_string()
-                .into_bytes(),
-        };
-        let mut response = encoding.respond(status, body);
-        let headers = response.headers_mut();
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Basic realm=\"xtrace\""),
-            );
-        }
-        if let Some(seconds) = crate::retry::after(status, self.retry_after()) {
-            headers.insert(header::RETRY_AFTER, seconds.into());
-        }
-        response
-    }
-
-    fn retry_after(&self) -> Option<std::time::Duration> {
-        match self {
-            Self::Store(StoreError::Overloaded { retry_after }) => Some(*retry_after),
-            _ => None,
-        }
-    }
-}
-
-fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value.to_le_bytes()[0]);
-}
-
-fn put_varint_field(bytes: &mut Vec<u8>, number: u8, value: u64) {
-    bytes.push(number << 3);
-    put_varint(bytes, value);
-}
-
-fn put_bytes_field(bytes: &mut Vec<u8>, number: u8, value: &[u8]) {
-    bytes.push(number << 3 | 2);
-    put_varint(bytes, value.len() as u64);
-    bytes.extend_from_slice(value);
 }

@@ -1,10 +1,14 @@
-"""Exports a trace with OpenTelemetry's Python SDK (OTLP in protobuf, gzip).
+"""Exports a trace with OpenTelemetry's Python SDK: OTLP in protobuf, over HTTP or gRPC (argument).
 
-The endpoint and the headers come from OTEL_EXPORTER_OTLP_*, as users set them.
+The endpoint, the compression and the headers come from OTEL_EXPORTER_OTLP_*, as users set them.
 """
 
-from opentelemetry.exporter.otlp.proto.http import Compression
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+import sys
+
+if sys.argv[1] == "grpc":
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+else:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -12,7 +16,7 @@ from opentelemetry.trace import Link, Status, StatusCode
 
 resource = Resource.create({"service.name": "py-app", "deployment.environment.name": "staging"})
 provider = TracerProvider(resource=resource)
-exporter = OTLPSpanExporter(compression=Compression.Gzip)
+exporter = OTLPSpanExporter()
 provider.add_span_processor(BatchSpanProcessor(exporter))
 tracer = provider.get_tracer("py-app", "1.0")
 

@@ -1,0 +1,24 @@
+//! Which web pages may send OTLP: exporters in browsers ask before they do.
+
+use std::time::Duration;
+
+use axum::http::{HeaderValue, Method};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+/// How long a browser may remember the answer.
+const MAX_AGE: Duration = Duration::from_hours(2);
+
+/// Lets pages of some origins send, or of all (`*`). Credentials are in headers, never in cookies, so
+/// a page can't use those of its reader.
+pub fn layer(origins: &[HeaderValue]) -> CorsLayer {
+    let origins = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().cloned())
+    };
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .max_age(MAX_AGE)
+}
