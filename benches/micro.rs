@@ -11,9 +11,11 @@
 #[path = "load/bodies.rs"]
 mod bodies;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use bodies::{Format, Shape, Template};
+use xtrace::receivers::body::Encoding;
 use xtrace::receivers::otlp;
 use xtrace_model::ProjectId;
 
@@ -52,6 +54,17 @@ fn main() {
         print(&format!("decode and map {name}"), body.len(), mapped);
     }
     let body = Template::new(SHAPE, Format::Protobuf, 1).request(1, 1, 1_768_471_200_000_000_000);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(&body).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let zstd = zstd::encode_all(&body[..], 3).unwrap();
+    for (name, encoding, wire) in [
+        ("gzip", Encoding::Gzip, gzip),
+        ("zstd", Encoding::Zstd, zstd),
+    ] {
+        let inflated = best(|| encoding.inflate(&wire, body.len()).unwrap());
+        print(&format!("inflate {name}"), body.len(), inflated);
+    }
     let batch = otlp::batch_of(&body, false, &project).unwrap();
     print(
         "encode rows",

@@ -7,7 +7,7 @@ use axum::routing::{get, post};
 use tower_http::cors::CorsLayer;
 
 use crate::api::error::ApiError;
-use crate::api::{metrics, service};
+use crate::api::{logs, metrics, service};
 use crate::gateway::Gateway;
 use crate::receivers::{native, otlp};
 use crate::{auth, dialect, limits, request_id, self_metrics};
@@ -19,6 +19,7 @@ pub fn router(gateway: Gateway, cors: CorsLayer) -> Router {
         .route("/v1/metrics/batch", post(native::receive_metrics))
         .route("/api/public/metrics/names", get(metrics::names))
         .route("/api/public/metrics/query", get(metrics::query))
+        .route("/api/public/logs", get(logs::list))
         .route("/metrics", get(self_metrics::show))
         .route(
             "/api/internal/rate_limit_stats",
@@ -52,15 +53,21 @@ pub fn otlp_grpc_router(gateway: Gateway) -> Router {
 fn otlp_over_http(mount: &str, cors: &CorsLayer) -> Router<Gateway> {
     Router::new()
         .route(&format!("{mount}/v1/traces"), post(otlp::traces_over_http))
+        .route(&format!("{mount}/v1/logs"), post(otlp::logs_over_http))
         .method_not_allowed_fallback(otlp::method_not_allowed)
         .layer(cors.clone())
 }
 
 fn otlp_over_grpc() -> Router<Gateway> {
-    Router::new().route(
-        "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-        post(otlp::traces_over_grpc),
-    )
+    Router::new()
+        .route(
+            "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            post(otlp::traces_over_grpc),
+        )
+        .route(
+            "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            post(otlp::logs_over_grpc),
+        )
 }
 
 /// Adds what every listener has: open paths, and what happens around every handler.

@@ -1,6 +1,6 @@
 //! What one request contributes: the currency of the write path.
 
-use crate::{MetricPoint, Observation, ProjectId, Trace};
+use crate::{LogRecord, MetricPoint, Observation, ProjectId, Trace};
 
 /// The rows of one request; they are committed together or not at all.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub struct Batch {
     pub observations: Vec<Observation>,
     /// Metric points.
     pub points: Vec<MetricPoint>,
+    /// Log records.
+    pub logs: Vec<LogRecord>,
     /// Bytes of memory that the rows hold, for the queue's bound.
     pub bytes: usize,
 }
@@ -25,6 +27,7 @@ impl Batch {
             traces: Vec::new(),
             observations: Vec::new(),
             points: Vec::new(),
+            logs: Vec::new(),
             bytes: 0,
         }
     }
@@ -35,25 +38,28 @@ impl Batch {
         let traces = count.min(self.traces.len());
         let observations = (count - traces).min(self.observations.len());
         let points = (count - traces - observations).min(self.points.len());
+        let logs = (count - traces - observations - points).min(self.logs.len());
         Self {
             project: self.project.clone(),
             traces: self.traces.split_off(traces),
             observations: self.observations.split_off(observations),
             points: self.points.split_off(points),
+            logs: self.logs.split_off(logs),
             bytes: self.bytes,
         }
     }
 
-    /// Ids of its traces and observations, and names of its points' series.
+    /// Ids of its traces, observations and log records, and names of its points' series.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         let traces = self.traces.iter().map(|trace| trace.id.as_str());
         let observations = self.observations.iter().map(|one| one.id.as_str());
         let points = self.points.iter().map(|point| point.series.name.as_str());
-        traces.chain(observations).chain(points)
+        let logs = self.logs.iter().map(|record| record.id.as_str());
+        traces.chain(observations).chain(points).chain(logs)
     }
 
     /// How many rows it holds.
     pub fn rows(&self) -> usize {
-        self.traces.len() + self.observations.len() + self.points.len()
+        self.traces.len() + self.observations.len() + self.points.len() + self.logs.len()
     }
 }

@@ -10,6 +10,7 @@ use xtrace_model::Authentication;
 use xtrace_store::metrics::{self, Aggregation, Bucket, MetricsQuery};
 
 use super::error::ApiError;
+use super::parameters::{Parameters, bad};
 use crate::gateway::Gateway;
 
 /// The names of all metrics, sorted.
@@ -41,33 +42,10 @@ pub async fn query(
     Ok(Json(answer(&buckets)))
 }
 
-/// Query parameters by name; of repeated ones the last counts.
-struct Parameters(BTreeMap<String, String>);
-
 impl Parameters {
-    fn of(query: &str) -> Self {
-        Self(
-            form_urlencoded::parse(query.as_bytes())
-                .into_owned()
-                .collect(),
-        )
-    }
-
-    /// A parameter that says something.
-    fn text(&self, name: &str) -> Option<&str> {
-        self.0
-            .get(name)
-            .map(String::as_str)
-            .filter(|text| !text.is_empty())
-    }
-
     fn to_query(&self, now: DateTime<Utc>) -> Result<MetricsQuery, ApiError> {
-        let name = self
-            .text("name")
-            .ok_or_else(|| bad("name", "is required"))?;
-        if name.contains('\0') {
-            return Err(bad("name", "must not contain NUL characters"));
-        }
+        let name = self.clean("name")?;
+        let name = name.ok_or_else(|| bad("name", "is required"))?;
         let to = self.time("to")?.unwrap_or(now);
         let from = self.time("from")?.unwrap_or(to - TimeDelta::hours(1));
         if from > to {
@@ -83,7 +61,7 @@ impl Parameters {
         })?;
         let step = self.text("step").unwrap_or("1m");
         Ok(MetricsQuery {
-            name: name.to_owned(),
+            name,
             from,
             to,
             labels: self.labels()?,
@@ -104,20 +82,6 @@ impl Parameters {
         })
     }
 
-    /// A `+` that was sent unencoded arrives as a space.
-    fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, ApiError> {
-        let Some(text) = self.text(name) else {
-            return Ok(None);
-        };
-        let time = DateTime::parse_from_rfc3339(&text.replace(' ', "+")).map_err(|_| {
-            bad(
-                name,
-                "must be an RFC 3339 time such as 2026-02-14T10:00:00Z",
-            )
-        })?;
-        Ok(Some(time.with_timezone(&Utc)))
-    }
-
     fn labels(&self) -> Result<BTreeMap<String, String>, ApiError> {
         let Some(text) = self.text("labels") else {
             return Ok(BTreeMap::new());
@@ -132,10 +96,6 @@ impl Parameters {
         };
         members.into_iter().map(label).collect()
     }
-}
-
-fn bad(parameter: &str, problem: &str) -> ApiError {
-    ApiError::BadRequest(format!("{parameter} {problem}"))
 }
 
 /// Seconds of `<n>s`, `<n>m`, `<n>h` or `<n>d`; at most a century.

@@ -1,5 +1,7 @@
 //! The native API's reads and service endpoints.
 
 pub mod error;
+pub mod logs;
 pub mod metrics;
+mod parameters;
 pub mod service;

@@ -222,7 +222,7 @@ const SETTINGS: [(&str, &str); 22] = [
     ("synchronous_commit", "on"),
     ("wal_level", "minimal"),
     ("max_wal_senders", "0"),
-    ("wal_buffers", "64MB"),
+    ("wal_buffers", "16MB"),
     ("wal_compression", "lz4"),
     ("max_wal_size", "8GB"),
     ("min_wal_size", "256MB"),

@@ -2,7 +2,8 @@
 //!
 //! - [`Store`]: a cheap handle on the database: connect, migrate, ping.
 //! - [`writer`]: takes batches, commits them, and only then says so.
-//! - [`traces`], [`observations`], [`scores`], [`daily`], [`metrics`], [`keys`], [`recent`]: reads, one entity each.
+//! - [`traces`], [`observations`], [`scores`], [`daily`], [`metrics`], [`logs`], [`keys`],
+//!   [`recent`]: reads, one entity each.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
 //! - [`usage`]: sums by hour, kept up to date. `partitions`, [`maintenance`]: day partitions ahead of time, and retention behind it.
 
@@ -11,6 +12,7 @@ mod database;
 mod error;
 pub mod filter;
 pub mod keys;
+pub mod logs;
 pub mod maintenance;
 pub mod metrics;
 pub mod observations;

@@ -12,7 +12,7 @@ use crate::{Store, StoreError, writer};
 /// How long data is kept, in days; `None` keeps all.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Retention {
-    /// Age at which traces, observations and scores go.
+    /// Age at which traces, observations, scores and log records go.
     pub traces_days: Option<i64>,
     /// Age at which metric points go.
     pub metrics_days: Option<i64>,
@@ -44,6 +44,7 @@ pub async fn once(store: &Store, retention: Retention) -> Result<(), StoreError>
     }
     if let Some(days) = retention.traces_days {
         partitions::drop_before(store, Partitioned::Observations, today - days).await?;
+        partitions::drop_before(store, Partitioned::Logs, today - days).await?;
         let before = time::to_utc((today - days) * time::DAY);
         delete_batches(store, DELETE_TRACES, before).await?;
         delete_batches(store, DELETE_SCORES, before).await?;

@@ -1,4 +1,4 @@
-//! Day partitions of `observations` and `metric_points`, made before rows need them.
+//! Day partitions of `observations`, `metric_points` and `logs`, made before rows need them.
 //!
 //! Rows whose day has no partition lie in the default one. Wild clocks can't make partitions: only
 //! days from [`DAYS_BACK_MAX`] ago to [`DAYS_AHEAD`] ahead get one.
@@ -26,20 +26,24 @@ const LOCK: i64 = 0x7874_7261_6365_0001;
 pub(crate) enum Partitioned {
     Observations,
     MetricPoints,
+    Logs,
 }
 
 impl Partitioned {
+    const ALL: [Self; 3] = [Self::Observations, Self::MetricPoints, Self::Logs];
+
     pub(crate) fn table(self) -> &'static str {
         match self {
             Self::Observations => "observations",
             Self::MetricPoints => "metric_points",
+            Self::Logs => "logs",
         }
     }
 
     pub(crate) fn column(self) -> &'static str {
         match self {
             Self::Observations => "start_time",
-            Self::MetricPoints => "ts",
+            Self::MetricPoints | Self::Logs => "ts",
         }
     }
 
@@ -56,7 +60,7 @@ fn date(day: i64) -> DateTime<Utc> {
 pub(crate) async fn make_ahead(store: &Store) -> Result<(), StoreError> {
     let today = time::day_of(time::from_utc(Utc::now()));
     let mut connection = store.background().acquire().await?;
-    for table in [Partitioned::Observations, Partitioned::MetricPoints] {
+    for table in Partitioned::ALL {
         let days: BTreeSet<i64> = (today - 1..=today + DAYS_AHEAD).collect();
         make(&mut connection, table, &days).await?;
     }
@@ -66,7 +70,7 @@ pub(crate) async fn make_ahead(store: &Store) -> Result<(), StoreError> {
 /// Refreshes the planner's statistics of the whole tables: autovacuum looks at partitions only, and
 /// without them a look-up by trace reads far too much.
 pub(crate) async fn analyze(store: &Store) -> Result<(), StoreError> {
-    for table in [Partitioned::Observations, Partitioned::MetricPoints] {
+    for table in Partitioned::ALL {
         let statement = AssertSqlSafe(format!("analyze {}", table.table()));
         sqlx::query(statement).execute(store.background()).await?;
     }

@@ -220,6 +220,7 @@ fn any_bytes_are_answered() {
         "/fixtures/otlp-traces/sample-01-langfuse-sdk/request.json"
     );
     let seed = std::fs::read(seed).unwrap();
+    let project = xtrace_model::ProjectId::parse("p").unwrap();
     let strategy = (
         any::<bool>(),
         prop::collection::vec(any::<u8>(), 0..300),
@@ -228,11 +229,17 @@ fn any_bytes_are_answered() {
     let outcome =
         TestRunner::new(Config::with_cases(2000)).run(&strategy, |(is_json, bytes, at)| {
             // Never a panic, whatever the answer is.
-            xtrace::receivers::otlp::decodes(&bytes, is_json);
+            let decode_both = |bytes: &[u8]| {
+                xtrace::receivers::otlp::decodes(bytes, is_json);
+                xtrace::receivers::otlp::decodes_as_logs(bytes, is_json);
+            };
+            decode_both(&bytes);
             let mut spoiled = seed.clone();
             let end = (at + bytes.len()).min(spoiled.len());
             spoiled.splice(at..end, bytes);
-            xtrace::receivers::otlp::decodes(&spoiled, is_json);
+            decode_both(&spoiled);
+            // Mapped too, if there is anything to map.
+            xtrace::receivers::otlp::batch_of(&spoiled, is_json, &project);
             Ok(())
         });
     assert!(outcome.is_ok(), "{outcome:?}");

@@ -9,6 +9,7 @@ mod faults; // kills, cuts, full disks: what is acknowledged is there
 mod golden; // fixtures: wire bytes in, answers and rows out
 mod harness; // a real server on a real database
 mod limits; // rate limits and request ids
+mod logs; // log records, in and out
 mod merging; // any order, any split, any repetition
 mod openapi; // docs/openapi.yaml against the server
 mod otlp_grpc; // OTLP over gRPC, frame by frame

@@ -23,6 +23,12 @@ async fn data_beyond_its_retention_is_dropped() {
         assert_eq!(xtrace.post("/v1/l/batch", &batch).await.0, 200);
         let points = json!({"metrics": [{"name": id, "value": 1, "timestamp": at(days)}]});
         assert_eq!(xtrace.post("/v1/metrics/batch", &points).await.0, 200);
+        let nanos = (Utc::now() - TimeDelta::days(days))
+            .timestamp_nanos_opt()
+            .unwrap();
+        let record = json!({"timeUnixNano": nanos.to_string(), "body": {"stringValue": id}});
+        let logs = json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]});
+        assert_eq!(xtrace.post("/v1/logs", &logs).await.0, 200);
     }
     let retention = Retention {
         traces_days: Some(30),
@@ -45,11 +51,14 @@ async fn data_beyond_its_retention_is_dropped() {
         ["future", "today", "month"]
     );
     let mut connection = xtrace.sql().await;
-    let points: i64 = sqlx::query_scalar("select count(*) from metric_points")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-    assert_eq!(points, 3);
+    for table in ["metric_points", "logs"] {
+        let count = sqlx::AssertSqlSafe(format!("select count(*) from {table}"));
+        let rows: i64 = sqlx::query_scalar(count)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(rows, 3, "{table}");
+    }
     let partitions: Vec<String> = sqlx::query_scalar(
         "select relname::text from pg_class where relname like 'observations\\_2%' and relkind = 'r' order by 1",
     )

@@ -121,6 +121,7 @@ fn every_statement_names_its_project() {
             "from observations",
             "from scores",
             "from metric_",
+            "from logs",
         ];
         if owned.iter().any(|words| text.contains(words)) && !EXEMPT.contains(&path.as_str()) {
             assert!(

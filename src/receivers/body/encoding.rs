@@ -50,7 +50,7 @@ impl Encoding {
     }
 
     /// Inflates a body of at most `limit_bytes`.
-    pub(super) fn inflate(self, wire: &[u8], limit_bytes: usize) -> Result<Bytes, BodyError> {
+    pub fn inflate(self, wire: &[u8], limit_bytes: usize) -> Result<Bytes, BodyError> {
         match self {
             Self::Identity => Ok(Bytes::copy_from_slice(wire)),
             Self::Gzip => {

@@ -14,7 +14,7 @@ use crate::receivers::body::BodyError;
 pub(super) enum OtlpError {
     #[error("{}", auth_message(*.0))]
     Auth(AuthFailure),
-    #[error("no such endpoint; OTLP exporters post to /v1/traces")]
+    #[error("no such endpoint; OTLP exporters post to /v1/traces and /v1/logs")]
     NoSuchEndpoint,
     #[error("a gRPC request is one message behind a prefix of five bytes")]
     GrpcFrame,

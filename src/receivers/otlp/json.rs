@@ -12,26 +12,38 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::wire::{
-    AnyValue, Caps, DecodeError, Event, ExportTraces, KeyValue, Link, Resource, ResourceSpans,
-    Scope, ScopeSpans, Span, Status, WireId,
+    AnyValue, Caps, DecodeError, Event, Export, Item, KeyValue, Link, LogRecord, OfResource,
+    OfScope, Resource, Scope, Span, Status, WireId,
 };
 
-/// Decodes an `ExportTraceServiceRequest`; blank text is an empty request.
-pub(super) fn decode(text: &str, caps: Caps) -> Result<ExportTraces<'_>, DecodeError> {
+/// Decodes an `Export…ServiceRequest`; blank text is an empty request.
+pub(super) fn decode<'a, T: Decode<'a>>(
+    text: &'a str,
+    caps: Caps,
+) -> Result<Export<'a, T>, DecodeError> {
     let text = text.trim();
     if text.is_empty() {
-        return Ok(ExportTraces::default());
+        return Ok(Export::default());
     }
     if !text.starts_with('{') {
         return Err(DecodeError::Json("the body must be an object".to_owned()));
     }
     LEFT.set(caps);
     OVER_CAP.set(None);
-    serde_json::from_str(text).map_err(|error| match OVER_CAP.get() {
-        Some(what) => DecodeError::TooMany(what),
-        None => DecodeError::Json(error.to_string()),
-    })
+    let decoded = serde_json::from_str::<Read<Export<'a, T>>>(text);
+    decoded
+        .map(|Read(request)| request)
+        .map_err(|error| match OVER_CAP.get() {
+            Some(what) => DecodeError::TooMany(what),
+            None => DecodeError::Json(error.to_string()),
+        })
 }
+
+/// An item of a signal.
+#[expect(private_bounds, reason = "items are decoded from here alone")]
+pub(super) trait Decode<'de>: Item + Member<'de> {}
+
+impl<'de, T: Item + Member<'de>> Decode<'de> for T {}
 
 // Decoding is one synchronous call, so what is left of the caps can lie beside the stack.
 thread_local! {
@@ -143,27 +155,26 @@ macro_rules! message {
     };
 }
 
-message!(ExportTraces { "resourceSpans" => resource_spans });
-message!(ResourceSpans, counts resources as "resource spans" {
-    "resource" => resource, "scopeSpans" => scope_spans, "schemaUrl" => schema_url,
-});
 message!(Resource {
     "attributes" => attributes, "droppedAttributesCount" => dropped_attributes_count,
-});
-message!(ScopeSpans, counts scopes as "scope spans" {
-    "scope" => scope, "spans" => spans, "schemaUrl" => schema_url,
 });
 message!(Scope {
     "name" => name, "version" => version, "attributes" => attributes,
     "droppedAttributesCount" => dropped_attributes_count,
 });
-message!(Span, counts spans as "spans" {
+message!(Span, counts items as "spans" {
     "traceId" => trace_id, "spanId" => span_id, "traceState" => trace_state,
     "parentSpanId" => parent_span_id, "flags" => flags, "name" => name, "kind" => kind,
     "startTimeUnixNano" => start_time_unix_nano, "endTimeUnixNano" => end_time_unix_nano,
     "attributes" => attributes, "droppedAttributesCount" => dropped_attributes_count,
     "events" => events, "droppedEventsCount" => dropped_events_count,
     "links" => links, "droppedLinksCount" => dropped_links_count, "status" => status,
+});
+message!(LogRecord, counts items as "logRecords" {
+    "timeUnixNano" => time_unix_nano, "observedTimeUnixNano" => observed_time_unix_nano,
+    "severityNumber" => severity_number, "severityText" => severity_text, "body" => body,
+    "attributes" => attributes, "droppedAttributesCount" => dropped_attributes_count,
+    "flags" => flags, "traceId" => trace_id, "spanId" => span_id, "eventName" => event_name,
 });
 message!(Event, counts attributes as "attributes, events and links" {
     "timeUnixNano" => time_unix_nano, "name" => name, "attributes" => attributes,
@@ -178,11 +189,60 @@ message!(KeyValue, counts attributes as "attributes, events and links" {
     "key" => key, "value" => value,
 });
 
-impl<'de> Deserialize<'de> for ExportTraces<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <Self as Member>::read(deserializer)
+impl<'de, T: Decode<'de>> Message<'de> for Export<'de, T> {
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        if name == T::NAMES.resources {
+            self.resources = read(map)?;
+            return Ok(());
+        }
+        skip(map)
     }
 }
+
+impl<'de, T: Decode<'de>> Message<'de> for OfResource<'de, T> {
+    fn admit<E: Error>() -> Result<(), E> {
+        take(|caps| &mut caps.resources, T::NAMES.resources)
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "resource" => self.resource = read(map)?,
+            "schemaUrl" => self.schema_url = read(map)?,
+            name if name == T::NAMES.scopes => self.scopes = read(map)?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+impl<'de, T: Decode<'de>> Message<'de> for OfScope<'de, T> {
+    fn admit<E: Error>() -> Result<(), E> {
+        take(|caps| &mut caps.scopes, T::NAMES.scopes)
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "scope" => self.scope = read(map)?,
+            "schemaUrl" => self.schema_url = read(map)?,
+            name if name == T::NAMES.items => self.items = read(map)?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+/// A message is a member where it appears; null is an empty one.
+macro_rules! member {
+    ($($type:ident),+) => {
+        $(impl<'de, T: Decode<'de>> Member<'de> for $type<'de, T> {
+            fn read<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_option(MessageVisitor(PhantomData))
+            }
+        })+
+    };
+}
+
+member!(Export, OfResource, OfScope);
 
 /// `{"arrayValue": …}` and its siblings; of two members the last wins.
 impl<'de> Message<'de> for AnyValue<'de> {

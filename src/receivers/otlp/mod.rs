@@ -17,7 +17,9 @@ use xtrace_model::{Batch, ProjectId};
 
 pub(crate) use mapping::{cut, cut_tags};
 pub(crate) use receive::transport_of;
-pub use receive::{method_not_allowed, traces_over_grpc, traces_over_http};
+pub use receive::{
+    logs_over_grpc, logs_over_http, method_not_allowed, traces_over_grpc, traces_over_http,
+};
 pub(crate) use reply::Transport;
 
 /// What a body becomes, without a server around it; for the benchmark of its parts.
@@ -34,13 +36,26 @@ pub fn batch_of(body: &[u8], is_json: bool, project: &ProjectId) -> Option<Batch
     }
 }
 
-/// Reports whether a body can be decoded; for the fuzzed property that any bytes get an answer.
+/// Reports whether a body can be decoded as spans; for the fuzzed property that any bytes get an answer.
 #[doc(hidden)]
 pub fn decodes(body: &[u8], is_json: bool) -> bool {
     let caps = wire::Caps::default();
     if is_json {
-        json::decode(&xtrace_model::text::repair_json(body), caps).is_ok()
+        let text = xtrace_model::text::repair_json(body);
+        json::decode::<wire::Span<'_>>(&text, caps).is_ok()
     } else {
-        protobuf::decode(body, caps).is_ok()
+        protobuf::decode::<wire::Span<'_>>(body, caps).is_ok()
+    }
+}
+
+/// The same for log records.
+#[doc(hidden)]
+pub fn decodes_as_logs(body: &[u8], is_json: bool) -> bool {
+    let caps = wire::Caps::default();
+    if is_json {
+        let text = xtrace_model::text::repair_json(body);
+        json::decode::<wire::LogRecord<'_>>(&text, caps).is_ok()
+    } else {
+        protobuf::decode::<wire::LogRecord<'_>>(body, caps).is_ok()
     }
 }

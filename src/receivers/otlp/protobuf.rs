@@ -1,53 +1,76 @@
 //! OTLP in protobuf: a reader over the body that borrows texts, repairs invalid UTF-8 text by
 //! text, and stops at the caps while it decodes. A test compares it with prost's decoder.
-//! Field numbers: opentelemetry-proto, `trace/v1`, `common/v1`, `resource/v1`.
+//! Field numbers: opentelemetry-proto, `trace/v1`, `logs/v1`, `common/v1`, `resource/v1`.
 
 use std::borrow::Cow;
 
 use super::wire::{
-    AnyValue, Caps, DecodeError, Event, ExportTraces, KeyValue, Link, Resource, ResourceSpans,
-    Scope, ScopeSpans, Span, Status, WireId, take,
+    AnyValue, Caps, DecodeError, Event, Export, Item, KeyValue, Link, LogRecord, OfResource,
+    OfScope, Resource, Scope, Span, Status, WireId, take,
 };
 
 /// Nested messages at most; prost's limit.
 const DEPTH_MAX: u32 = 100;
 
-/// Decodes an `ExportTraceServiceRequest`.
-pub(super) fn decode(body: &[u8], caps: Caps) -> Result<ExportTraces<'_>, DecodeError> {
+/// Decodes an `Export…ServiceRequest`.
+pub(super) fn decode<'a, T: Decode<'a>>(
+    body: &'a [u8],
+    caps: Caps,
+) -> Result<Export<'a, T>, DecodeError> {
     let mut decoder = Decoder { caps };
-    let mut request = ExportTraces::default();
+    let mut request = Export::default();
     Reader::new(body).each_field(|number, field| {
         if number == 1 {
-            take(&mut decoder.caps.resources, "resource spans")?;
+            take(&mut decoder.caps.resources, T::NAMES.resources)?;
             request
-                .resource_spans
-                .push(decoder.resource_spans(field.message()?)?);
+                .resources
+                .push(decoder.of_resource(field.message()?)?);
         }
         Ok(())
     })?;
     Ok(request)
 }
 
-struct Decoder {
+/// An item of a signal.
+pub(super) trait Decode<'a>: Item + Sized {
+    fn decode(decoder: &mut Decoder, reader: Reader<'a>) -> Result<Self, DecodeError>;
+}
+
+impl<'a> Decode<'a> for Span<'a> {
+    fn decode(decoder: &mut Decoder, reader: Reader<'a>) -> Result<Self, DecodeError> {
+        decoder.span(reader)
+    }
+}
+
+impl<'a> Decode<'a> for LogRecord<'a> {
+    fn decode(decoder: &mut Decoder, reader: Reader<'a>) -> Result<Self, DecodeError> {
+        decoder.log_record(reader)
+    }
+}
+
+pub(super) struct Decoder {
     caps: Caps,
 }
 
 impl Decoder {
-    fn resource_spans<'a>(&mut self, reader: Reader<'a>) -> Result<ResourceSpans<'a>, DecodeError> {
-        let mut spans = ResourceSpans::default();
+    fn of_resource<'a, T: Decode<'a>>(
+        &mut self,
+        reader: Reader<'a>,
+    ) -> Result<OfResource<'a, T>, DecodeError> {
+        let mut of_resource = OfResource::default();
         reader.each_field(|number, field| {
             match number {
-                1 => self.resource(field.message()?, &mut spans.resource)?,
+                1 => self.resource(field.message()?, &mut of_resource.resource)?,
                 2 => {
-                    take(&mut self.caps.scopes, "scope spans")?;
-                    spans.scope_spans.push(self.scope_spans(field.message()?)?);
+                    take(&mut self.caps.scopes, T::NAMES.scopes)?;
+                    of_resource.scopes.push(self.of_scope(field.message()?)?);
                 }
-                3 => spans.schema_url = field.text()?,
+                3 => of_resource.schema_url = field.text()?,
                 _ => {}
             }
             Ok(())
         })?;
-        Ok(spans)
+        Ok(of_resource)
     }
 
     /// A message that appears twice merges, so it is decoded into what is there.
@@ -66,21 +89,24 @@ impl Decoder {
         })
     }
 
-    fn scope_spans<'a>(&mut self, reader: Reader<'a>) -> Result<ScopeSpans<'a>, DecodeError> {
-        let mut spans = ScopeSpans::default();
+    fn of_scope<'a, T: Decode<'a>>(
+        &mut self,
+        reader: Reader<'a>,
+    ) -> Result<OfScope<'a, T>, DecodeError> {
+        let mut of_scope = OfScope::default();
         reader.each_field(|number, field| {
             match number {
-                1 => self.scope(field.message()?, &mut spans.scope)?,
+                1 => self.scope(field.message()?, &mut of_scope.scope)?,
                 2 => {
-                    take(&mut self.caps.spans, "spans")?;
-                    spans.spans.push(self.span(field.message()?)?);
+                    take(&mut self.caps.items, T::NAMES.items)?;
+                    of_scope.items.push(T::decode(self, field.message()?)?);
                 }
-                3 => spans.schema_url = field.text()?,
+                3 => of_scope.schema_url = field.text()?,
                 _ => {}
             }
             Ok(())
         })?;
-        Ok(spans)
+        Ok(of_scope)
     }
 
     fn scope<'a>(&mut self, reader: Reader<'a>, scope: &mut Scope<'a>) -> Result<(), DecodeError> {
@@ -121,6 +147,28 @@ impl Decoder {
             Ok(())
         })?;
         Ok(span)
+    }
+
+    fn log_record<'a>(&mut self, reader: Reader<'a>) -> Result<LogRecord<'a>, DecodeError> {
+        let mut record = LogRecord::default();
+        reader.each_field(|number, field| {
+            match number {
+                1 => record.time_unix_nano = field.fixed64()?,
+                2 => record.severity_number = field.int32()?,
+                3 => record.severity_text = field.text()?,
+                5 => self.any_value(field.message()?, &mut record.body)?,
+                6 => record.attributes.push(self.key_value(field.message()?)?),
+                7 => record.dropped_attributes_count = field.uint32()?,
+                8 => record.flags = field.fixed32()?,
+                9 => record.trace_id = WireId::from_bytes(field.bytes()?),
+                10 => record.span_id = WireId::from_bytes(field.bytes()?),
+                11 => record.observed_time_unix_nano = field.fixed64()?,
+                12 => record.event_name = field.text()?,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(record)
     }
 
     fn event<'a>(&mut self, reader: Reader<'a>) -> Result<Event<'a>, DecodeError> {
@@ -248,7 +296,7 @@ fn status<'a>(reader: Reader<'a>, status: &mut Status<'a>) -> Result<(), DecodeE
 
 /// The bytes of one message.
 #[derive(Clone, Copy)]
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     depth: u32,
 }

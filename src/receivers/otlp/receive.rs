@@ -6,14 +6,13 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use axum::response::Response;
-use bytes::Bytes;
 use chrono::Utc;
 use xtrace_model::text::repair_json;
 use xtrace_model::{Caller, ProjectId, time};
 
 use super::error::OtlpError;
 use super::mapping::{self, Mapped, Sender};
-use super::reply::{Encoding, Transport};
+use super::reply::{Encoding, Signal, Transport};
 use super::wire::{Caps, DecodeError};
 use super::{grpc, json, protobuf};
 use crate::auth;
@@ -23,20 +22,38 @@ use crate::self_metrics;
 
 /// `POST /v1/traces` and `POST /api/public/otel/v1/traces`: stores the spans, then answers.
 pub async fn traces_over_http(State(gateway): State<Gateway>, request: Request) -> Response {
-    let encoding = Encoding::of(request.headers().get(header::CONTENT_TYPE));
-    let transport = encoding.map(Transport::Http);
-    // When the request's own type is unusable, JSON is what people can read.
-    let reply = transport.unwrap_or(Transport::Http(Encoding::Json));
-    answer(&gateway, request, transport, reply).await
+    over_http(&gateway, request, Signal::Traces).await
+}
+
+/// `POST /v1/logs` and `POST /api/public/otel/v1/logs`: stores the records, then answers.
+pub async fn logs_over_http(State(gateway): State<Gateway>, request: Request) -> Response {
+    over_http(&gateway, request, Signal::Logs).await
 }
 
 /// `opentelemetry.proto.collector.trace.v1.TraceService/Export`.
 pub async fn traces_over_grpc(State(gateway): State<Gateway>, request: Request) -> Response {
+    over_grpc(&gateway, request, Signal::Traces).await
+}
+
+/// `opentelemetry.proto.collector.logs.v1.LogsService/Export`.
+pub async fn logs_over_grpc(State(gateway): State<Gateway>, request: Request) -> Response {
+    over_grpc(&gateway, request, Signal::Logs).await
+}
+
+async fn over_http(gateway: &Gateway, request: Request, signal: Signal) -> Response {
+    let encoding = Encoding::of(request.headers().get(header::CONTENT_TYPE));
+    let transport = encoding.map(Transport::Http);
+    // When the request's own type is unusable, JSON is what people can read.
+    let reply = transport.unwrap_or(Transport::Http(Encoding::Json));
+    answer(gateway, request, signal, transport, reply).await
+}
+
+async fn over_grpc(gateway: &Gateway, request: Request, signal: Signal) -> Response {
     if !grpc::is_grpc(request.headers()) {
         return Transport::Http(Encoding::Json).refused(&OtlpError::ContentType);
     }
     let transport = Transport::Grpc;
-    answer(&gateway, request, Some(transport), transport).await
+    answer(gateway, request, signal, Some(transport), transport).await
 }
 
 /// How a request is answered that no handler of OTLP gets to see; `None` if it is no exporter's.
@@ -69,7 +86,7 @@ impl Transport {
     }
 }
 
-/// What is left to say once the spans are stored.
+/// What is left to say once the items are stored.
 struct Accepted {
     rejected: Vec<mapping::Rejected>,
     all: usize,
@@ -78,19 +95,26 @@ struct Accepted {
 async fn answer(
     gateway: &Gateway,
     request: Request,
+    signal: Signal,
     transport: Option<Transport>,
     reply: Transport,
 ) -> Response {
     let (parts, body) = request.into_parts();
     let outcome = match admit(&parts, transport, gateway) {
-        Ok((caller, transport)) => export(gateway, &parts, body, caller, transport).await,
+        Ok((caller, transport)) => {
+            let message = read(gateway, &parts, body, transport).await;
+            match message {
+                Ok(message) => export(gateway, &parts, message, caller, signal).await,
+                Err(error) => Err(error),
+            }
+        }
         Err(error) => {
             body::drain(body).await;
             Err(error)
         }
     };
     match outcome {
-        Ok(Accepted { rejected, all }) => reply.accepted(&rejected, all),
+        Ok(Accepted { rejected, all }) => reply.accepted(signal, &rejected, all),
         Err(error) => reply.refused(&error),
     }
 }
@@ -110,26 +134,53 @@ fn admit(
     Ok((caller, transport))
 }
 
-async fn export(
+/// A message's bytes, and what they are written in.
+struct Sent {
+    body: ReadBody,
+    encoding: Encoding,
+}
+
+async fn read(
     gateway: &Gateway,
     parts: &Parts,
     body: Body,
-    caller: Caller,
     transport: Transport,
-) -> Result<Accepted, OtlpError> {
+) -> Result<Sent, OtlpError> {
     let limits = &gateway.body_limits;
-    let (body, encoding) = match transport {
-        Transport::Http(encoding) => (body::read(&parts.headers, body, limits).await?, encoding),
-        Transport::Grpc => (grpc::read(parts, body, limits).await?, Encoding::Protobuf),
-    };
+    Ok(match transport {
+        Transport::Http(encoding) => Sent {
+            body: body::read(&parts.headers, body, limits).await?,
+            encoding,
+        },
+        Transport::Grpc => Sent {
+            body: grpc::read(parts, body, limits).await?,
+            encoding: Encoding::Protobuf,
+        },
+    })
+}
+
+async fn export(
+    gateway: &Gateway,
+    parts: &Parts,
+    sent: Sent,
+    caller: Caller,
+    signal: Signal,
+) -> Result<Accepted, OtlpError> {
     let sender = sender(&parts.headers);
-    let ReadBody { bytes, mut share } = body;
+    let ReadBody { bytes, mut share } = sent.body;
+    let is_small = bytes.len() <= INLINE_BYTES_MAX;
+    let work = move || decode_and_map(&bytes, sent.encoding, signal, caller.project, &sender);
     let Mapped {
         batch,
         mut rejected,
-    } = decode_and_map(bytes, encoding, caller.project, sender).await?;
+    } = if is_small {
+        work()?
+    } else {
+        let outcome = tokio::task::spawn_blocking(work).await;
+        outcome.map_err(|_| OtlpError::Fault)??
+    };
     share.grow_to(batch.bytes).await?;
-    let all = batch.observations.len() + rejected.len();
+    let all = batch.observations.len() + batch.logs.len() + rejected.len();
     if all > 0 {
         check_ingestion_version(&parts.headers)?;
     }
@@ -142,7 +193,7 @@ async fn export(
     );
     for one in &rejected {
         self_metrics::refused(one.reason, 1);
-        tracing::debug!(reason = one.reason, "a span was rejected");
+        tracing::debug!(reason = one.reason, "an item was rejected");
     }
     Ok(Accepted { rejected, all })
 }
@@ -150,32 +201,32 @@ async fn export(
 /// Bodies above this are decoded away from the threads that serve requests.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-async fn decode_and_map(
-    body: Bytes,
+fn decode_and_map(
+    body: &[u8],
     encoding: Encoding,
+    signal: Signal,
     project: ProjectId,
-    sender: Sender,
-) -> Result<Mapped, OtlpError> {
-    let is_small = body.len() <= INLINE_BYTES_MAX;
-    let work = move || -> Result<Mapped, DecodeError> {
-        let received = time::from_utc(Utc::now());
-        match encoding {
-            Encoding::Protobuf => {
-                let export = protobuf::decode(&body, Caps::default())?;
-                Ok(mapping::map(export, project, &sender, received))
-            }
-            Encoding::Json => {
-                let text = repair_json(&body);
-                let export = json::decode(&text, Caps::default())?;
-                Ok(mapping::map(export, project, &sender, received))
-            }
+    sender: &Sender,
+) -> Result<Mapped, DecodeError> {
+    let received = time::from_utc(Utc::now());
+    let caps = Caps::default();
+    let text;
+    Ok(match (signal, encoding) {
+        (Signal::Traces, Encoding::Protobuf) => {
+            mapping::map(protobuf::decode(body, caps)?, project, sender, received)
         }
-    };
-    if is_small {
-        return Ok(work()?);
-    }
-    let outcome = tokio::task::spawn_blocking(work).await;
-    Ok(outcome.map_err(|_| OtlpError::Fault)??)
+        (Signal::Traces, Encoding::Json) => {
+            text = repair_json(body);
+            mapping::map(json::decode(&text, caps)?, project, sender, received)
+        }
+        (Signal::Logs, Encoding::Protobuf) => {
+            mapping::map_logs(protobuf::decode(body, caps)?, project, sender, received)
+        }
+        (Signal::Logs, Encoding::Json) => {
+            text = repair_json(body);
+            mapping::map_logs(json::decode(&text, caps)?, project, sender, received)
+        }
+    })
 }
 
 fn sender(headers: &HeaderMap) -> Sender {

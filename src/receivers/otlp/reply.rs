@@ -10,6 +10,23 @@ use super::grpc;
 use super::mapping::Rejected;
 use super::protobuf_out::{put_bytes_field, put_varint_field, status};
 
+/// What a request holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    Traces,
+    Logs,
+}
+
+impl Signal {
+    /// What its items are called, and the member of `partialSuccess` that counts them.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Traces => ("span", "rejectedSpans"),
+            Self::Logs => ("log record", "rejectedLogRecords"),
+        }
+    }
+}
+
 /// How a request came, and so how it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
@@ -19,14 +36,14 @@ pub(crate) enum Transport {
 
 impl Transport {
     /// The answer to a request whose items are stored, but for those that were rejected.
-    pub(super) fn accepted(self, rejected: &[Rejected], all: usize) -> Response {
-        let message = (!rejected.is_empty()).then(|| rejection_message(rejected, all));
+    pub(super) fn accepted(self, signal: Signal, rejected: &[Rejected], all: usize) -> Response {
+        let message = (!rejected.is_empty()).then(|| rejection_message(signal, rejected, all));
         let partial = message.as_deref().map(|message| (rejected.len(), message));
         match self {
             Self::Http(encoding) => {
-                encoding.respond(StatusCode::OK, encoding.export_response(partial))
+                encoding.respond(StatusCode::OK, encoding.export_response(signal, partial))
             }
-            Self::Grpc => grpc::accepted(&Encoding::Protobuf.export_response(partial)),
+            Self::Grpc => grpc::accepted(&Encoding::Protobuf.export_response(signal, partial)),
         }
     }
 
@@ -72,7 +89,7 @@ impl Encoding {
     }
 
     /// An `Export…ServiceResponse`; those of all signals are alike.
-    fn export_response(self, partial: Option<(usize, &str)>) -> Vec<u8> {
+    fn export_response(self, signal: Signal, partial: Option<(usize, &str)>) -> Vec<u8> {
         match (self, partial) {
             (Self::Protobuf, None) => Vec::new(),
             (Self::Json, None) => b"{}".to_vec(),
@@ -86,7 +103,7 @@ impl Encoding {
             }
             // int64 is a string in proto3's JSON.
             (Self::Json, Some((rejected, message))) => json!({"partialSuccess": {
-                "rejectedSpans": rejected.to_string(), "errorMessage": message,
+                signal.words().1: rejected.to_string(), "errorMessage": message,
             }})
             .to_string()
             .into_bytes(),
@@ -121,7 +138,8 @@ impl Encoding {
 }
 
 /// Equal causes together, each with one example; at most 1 KiB.
-fn rejection_message(rejected: &[Rejected], all: usize) -> String {
+fn rejection_message(signal: Signal, rejected: &[Rejected], all: usize) -> String {
+    let (item, _) = signal.words();
     let mut causes: Vec<(&str, usize, &Rejected)> = Vec::new();
     for one in rejected {
         match causes.iter_mut().find(|(reason, ..)| *reason == one.reason) {
@@ -131,11 +149,11 @@ fn rejection_message(rejected: &[Rejected], all: usize) -> String {
     }
     let cause = |(reason, count, first): &(&str, usize, &Rejected)| {
         let Rejected { span, scope, .. } = first;
-        format!("{count} x {reason}, first: span \"{span}\" of scope \"{scope}\"")
+        format!("{count} x {reason}, first: {item} \"{span}\" of scope \"{scope}\"")
     };
     let causes: Vec<String> = causes.iter().map(cause).collect();
     let mut message = format!(
-        "{} of {all} span(s) rejected: {}",
+        "{} of {all} {item}(s) rejected: {}",
         rejected.len(),
         causes.join("; ")
     );

@@ -1,31 +1,89 @@
-//! What an OTLP trace export says, whichever encoding it came in. Texts borrow from the body.
+//! What an OTLP export says, whichever encoding it came in. Texts borrow from the body.
 
 use std::borrow::Cow;
 
-/// `ExportTraceServiceRequest`.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct ExportTraces<'a> {
-    pub(super) resource_spans: Vec<ResourceSpans<'a>>,
+/// An `Export…ServiceRequest`: items by resource and scope. Those of all signals are alike.
+#[derive(Debug, PartialEq)]
+pub(super) struct Export<'a, T> {
+    pub(super) resources: Vec<OfResource<'a, T>>,
 }
 
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct ResourceSpans<'a> {
+/// `ResourceSpans`, `ResourceLogs`.
+#[derive(Debug, PartialEq)]
+pub(super) struct OfResource<'a, T> {
     pub(super) resource: Resource<'a>,
-    pub(super) scope_spans: Vec<ScopeSpans<'a>>,
+    pub(super) scopes: Vec<OfScope<'a, T>>,
     pub(super) schema_url: Cow<'a, str>,
+}
+
+/// `ScopeSpans`, `ScopeLogs`.
+#[derive(Debug, PartialEq)]
+pub(super) struct OfScope<'a, T> {
+    pub(super) scope: Scope<'a>,
+    pub(super) items: Vec<T>,
+    pub(super) schema_url: Cow<'a, str>,
+}
+
+/// What a signal calls its parts in JSON.
+pub(super) struct Names {
+    pub(super) resources: &'static str,
+    pub(super) scopes: &'static str,
+    pub(super) items: &'static str,
+}
+
+/// What a signal consists of.
+pub(super) trait Item {
+    const NAMES: Names;
+}
+
+impl Item for Span<'_> {
+    const NAMES: Names = Names {
+        resources: "resourceSpans",
+        scopes: "scopeSpans",
+        items: "spans",
+    };
+}
+
+impl Item for LogRecord<'_> {
+    const NAMES: Names = Names {
+        resources: "resourceLogs",
+        scopes: "scopeLogs",
+        items: "logRecords",
+    };
+}
+
+impl<T> Default for Export<'_, T> {
+    fn default() -> Self {
+        Self {
+            resources: Vec::new(),
+        }
+    }
+}
+
+impl<T> Default for OfResource<'_, T> {
+    fn default() -> Self {
+        Self {
+            resource: Resource::default(),
+            scopes: Vec::new(),
+            schema_url: Cow::default(),
+        }
+    }
+}
+
+impl<T> Default for OfScope<'_, T> {
+    fn default() -> Self {
+        Self {
+            scope: Scope::default(),
+            items: Vec::new(),
+            schema_url: Cow::default(),
+        }
+    }
 }
 
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Resource<'a> {
     pub(super) attributes: Vec<KeyValue<'a>>,
     pub(super) dropped_attributes_count: u32,
-}
-
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct ScopeSpans<'a> {
-    pub(super) scope: Scope<'a>,
-    pub(super) spans: Vec<Span<'a>>,
-    pub(super) schema_url: Cow<'a, str>,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -54,6 +112,21 @@ pub(super) struct Span<'a> {
     pub(super) links: Vec<Link<'a>>,
     pub(super) dropped_links_count: u32,
     pub(super) status: Status<'a>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct LogRecord<'a> {
+    pub(super) time_unix_nano: u64,
+    pub(super) observed_time_unix_nano: u64,
+    pub(super) severity_number: i32,
+    pub(super) severity_text: Cow<'a, str>,
+    pub(super) body: AnyValue<'a>,
+    pub(super) attributes: Vec<KeyValue<'a>>,
+    pub(super) dropped_attributes_count: u32,
+    pub(super) flags: u32,
+    pub(super) trace_id: WireId<16>,
+    pub(super) span_id: WireId<8>,
+    pub(super) event_name: Cow<'a, str>,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -163,7 +236,8 @@ impl<const N: usize> WireId<N> {
 pub(super) struct Caps {
     pub(super) resources: u32,
     pub(super) scopes: u32,
-    pub(super) spans: u32,
+    /// Spans or log records.
+    pub(super) items: u32,
     /// Attributes, events and links.
     pub(super) attributes: u32,
 }
@@ -173,7 +247,7 @@ impl Default for Caps {
         Self {
             resources: 10_000,
             scopes: 10_000,
-            spans: 100_000,
+            items: 100_000,
             attributes: 1_000_000,
         }
     }

@@ -19,7 +19,7 @@ use super::combine::Group;
 use super::insert::{Method, Rows};
 use super::partitions::KnownDays;
 use super::points::{self, KnownSeries};
-use super::{Committed, Request, combine, encode, known};
+use super::{Committed, Request, combine, encode, known, logs};
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
 use crate::{Store, StoreError};
 
@@ -204,8 +204,9 @@ impl Flusher {
         }
         let new_series =
             points::write(&mut transaction, method, &self.series, &points, now).await?;
+        let logs = logs::write(&mut transaction, batches, now).await?;
         transaction.commit().await?;
-        written.count(points.len());
+        written.count(points.len(), logs);
         self.series.remember(new_series);
         Ok(())
     }
@@ -270,17 +271,18 @@ struct Written {
 }
 
 impl Written {
-    fn count(&self, points: usize) {
+    fn count(&self, points: usize, logs: u64) {
         let tables = [
-            ("traces", self.traces),
-            ("observations", self.observations),
-            ("metric_points", points),
+            ("traces", self.traces as u64),
+            ("observations", self.observations as u64),
+            ("metric_points", points as u64),
+            ("logs", logs),
         ];
         if tables.iter().all(|(_, rows)| *rows == 0) {
             counter!("xtrace_unchanged_transactions_total").increment(1);
         }
         for (table, rows) in tables.into_iter().filter(|(_, rows)| *rows > 0) {
-            counter!("xtrace_committed_rows_total", "table" => table).increment(rows as u64);
+            counter!("xtrace_committed_rows_total", "table" => table).increment(rows);
         }
     }
 }

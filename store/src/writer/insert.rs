@@ -192,12 +192,7 @@ impl Rows {
                 each: false,
                 ..
             } => {
-                let from = from_unnest(&columns);
-                let values = expressions(&columns);
-                let sql = format!(
-                    "insert into {} ({names}) select {values} from {from}",
-                    self.table
-                );
+                let sql = insert_statement(self.table, &names, &columns);
                 bind_columns(&sql, columns).execute(connection).await?;
                 Ok(())
             }
@@ -207,6 +202,20 @@ impl Rows {
                 ..
             } => insert_each(connection, self.table, &names, &columns, self.count).await,
         }
+    }
+
+    /// Inserts the rows whose keys are not there yet; how many those are.
+    pub(super) async fn insert_new(self, connection: &mut PgConnection) -> Result<u64, StoreError> {
+        let Values::Columns { columns, .. } = self.values else {
+            unreachable!("rows that may be there already are gathered by column")
+        };
+        if self.count == 0 {
+            return Ok(0);
+        }
+        let insert = insert_statement(self.table, &self.names.join(", "), &columns);
+        let sql = format!("{insert} on conflict do nothing");
+        let inserted = bind_columns(&sql, columns).execute(connection).await?;
+        Ok(inserted.rows_affected())
     }
 
     /// Replaces the rows of the same key that still have the version that the last value of a row
@@ -234,6 +243,11 @@ impl Rows {
             .await?
             .rows_affected())
     }
+}
+
+fn insert_statement(table: &str, names: &str, columns: &[Column]) -> String {
+    let (values, from) = (expressions(columns), from_unnest(columns));
+    format!("insert into {table} ({names}) select {values} from {from}")
 }
 
 async fn send_stream(

@@ -7,7 +7,7 @@
 //! - `room`: admission. `flush`: one transaction, from reading to answering.
 //! - `combine` → `known` → `changes` (with `rollup`): what came, what is stored, what differs.
 //! - `encode` → `insert`, `copy`: documents as rows, rows as bytes.
-//! - `points`: metric points. `partitions`: days that rows need.
+//! - `points`: metric points. `logs`: log records. `partitions`: days that rows need.
 
 mod changes;
 mod combine;
@@ -16,6 +16,7 @@ mod encode;
 mod flush;
 mod insert;
 mod known;
+mod logs;
 mod partitions;
 mod points;
 mod rollup;
@@ -177,6 +178,7 @@ impl Writer {
             ("traces", batch.traces.len()),
             ("observations", batch.observations.len()),
             ("points", batch.points.len()),
+            ("logs", batch.logs.len()),
         ];
         let outcome = self.queue_and_wait(batch).await;
         match &outcome {
@@ -221,6 +223,8 @@ fn route(batch: &Batch, writers: usize) -> usize {
         trace.id.hash(&mut hasher);
     } else if let Some(point) = batch.points.first() {
         point.series.id(&batch.project).hash(&mut hasher);
+    } else if let Some(record) = batch.logs.first() {
+        record.id.hash(&mut hasher);
     }
     usize::try_from(hasher.digest() % writers as u64).unwrap_or_default()
 }

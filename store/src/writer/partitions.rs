@@ -31,11 +31,17 @@ impl KnownDays {
             .iter()
             .flat_map(|batch| &batch.points)
             .map(|point| time::day_of(point.time));
+        let logs = batches
+            .iter()
+            .flat_map(|batch| &batch.logs)
+            .map(|record| time::day_of(record.time));
+        let logs: BTreeSet<i64> = logs.filter(|day| *day < today - 1).collect();
         let observations: BTreeSet<i64> = starts.filter(|day| *day < today - 1).collect();
         let points: BTreeSet<i64> = points.filter(|day| *day < today - 1).collect();
         for (table, days) in [
             (Partitioned::Observations, observations),
             (Partitioned::MetricPoints, points),
+            (Partitioned::Logs, logs),
         ] {
             let new = days
                 .into_iter()

@@ -178,7 +178,7 @@ pub(super) fn unfold(value: &Value) -> Value {
     parsed.unwrap_or_else(|| value.clone())
 }
 
-fn to_json(value: AnyValue<'_>, depth: usize) -> Value {
+pub(super) fn to_json(value: AnyValue<'_>, depth: usize) -> Value {
     match value {
         AnyValue::Null => Value::Null,
         AnyValue::Text(text) => Value::String(without_nul(&text).into_owned()),

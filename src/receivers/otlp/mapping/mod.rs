@@ -10,6 +10,7 @@ mod identity;
 mod indexed;
 mod kind;
 mod leftovers;
+mod logs;
 mod metadata;
 mod model;
 mod span;
@@ -21,13 +22,14 @@ use std::collections::HashMap;
 use xtrace_model::text::without_nul;
 use xtrace_model::{Batch, Micros, Observation, ProjectId, Trace, TraceId};
 
-use super::wire::{self, ExportTraces, ResourceSpans, ScopeSpans};
+use super::wire::{self, Export, OfResource, OfScope};
 use attributes::Attributes;
 use context::{Resource, ScopeContext, Source};
 use identity::SpanIds;
 use span::SpanMapping;
 
 pub(super) use context::Sender;
+pub(super) use logs::map_logs;
 pub(crate) use trace_fields::{cut, cut_tags};
 
 /// The instrumentation scope of LiveKit's agents.
@@ -64,7 +66,7 @@ impl Rejected {
 
 /// Maps a request. `received` stands in for times that nobody sent.
 pub(super) fn map(
-    export: ExportTraces<'_>,
+    export: Export<'_, wire::Span<'_>>,
     project: ProjectId,
     sender: &Sender,
     received: Micros,
@@ -73,30 +75,18 @@ pub(super) fn map(
         batch: Batch::new(project),
         rejected: Vec::new(),
     };
-    let scopes = export
-        .resource_spans
-        .iter()
-        .flat_map(|spans| &spans.scope_spans);
-    let spans = scopes.map(|scope| scope.spans.len()).sum();
+    let scopes = export.resources.iter().flat_map(|spans| &spans.scopes);
+    let spans = scopes.map(|scope| scope.items.len()).sum();
     mapped.batch.observations.reserve_exact(spans);
     let mut traces = HashMap::new();
-    for resource_spans in export.resource_spans {
-        let ResourceSpans {
-            resource,
-            scope_spans,
-            schema_url,
-        } = resource_spans;
-        let resource = Resource {
-            attributes: Attributes::new(resource.attributes),
-            dropped_attributes_count: resource.dropped_attributes_count,
-            schema_url: schema_url.into_owned(),
-        };
-        for scope in scope_spans {
-            let ScopeSpans {
+    for of_resource in export.resources {
+        let (resource, scopes) = resource_of(of_resource);
+        for of_scope in scopes {
+            let OfScope {
                 scope,
-                spans,
+                items: spans,
                 schema_url,
-            } = scope;
+            } = of_scope;
             let schema_url = schema_url.into_owned();
             let context = ScopeContext::new(&resource, scope, schema_url, sender, received);
             for span in spans {
@@ -111,6 +101,20 @@ pub(super) fn map(
         }
     }
     mapped
+}
+
+fn resource_of<T>(of_resource: OfResource<'_, T>) -> (Resource, Vec<OfScope<'_, T>>) {
+    let OfResource {
+        resource,
+        scopes,
+        schema_url,
+    } = of_resource;
+    let resource = Resource {
+        attributes: Attributes::new(resource.attributes),
+        dropped_attributes_count: resource.dropped_attributes_count,
+        schema_url: schema_url.into_owned(),
+    };
+    (resource, scopes)
 }
 
 fn map_span(
