@@ -14,6 +14,11 @@ have_postgres() {
         || { command -v pg_config >/dev/null 2>&1 && [ -x "$(pg_config --bindir)/initdb" ]; }
 }
 
+# Lets a test turn the clock of a process; it says so and tests nothing where this is missing.
+ensure_faketime() {
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || install_packages faketime
+}
+
 # install_packages NAME...: from Debian's packages, as root or with sudo that asks nothing.
 install_packages() {
     local as_root=()

@@ -14,7 +14,9 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use xtrace::embedded_postgres::EmbeddedPostgres;
 
-use crate::harness::{SeparateXtrace, TOKEN, Xtrace, answer, is_long, temp_dir, watch};
+use crate::harness::{
+    SeparateXtrace, TOKEN, Xtrace, answer, is_long, new_database, temp_dir, watch,
+};
 use crate::process::{Service, kill, log_of};
 
 /// How long a load runs before the fault.
@@ -325,4 +327,78 @@ async fn clients_that_vanish_leave_nothing_behind() {
     assert_eq!(status, 200, "{body}");
     let (_, text) = xtrace.text("/metrics").await;
     assert!(text.contains("xtrace_queue_bytes 0\n"), "{text}");
+}
+
+/// The library that `faketime` preloads; `None` where it is not installed.
+fn faketime() -> Option<String> {
+    let dirs = fs::read_dir("/usr/lib").ok()?.filter_map(Result::ok);
+    let mut libraries = dirs.map(|dir| dir.path().join("faketime/libfaketimeMT.so.1"));
+    Some(libraries.find(|path| path.exists())?.display().to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_back_loses_and_mixes_nothing() {
+    let Some(library) = faketime() else {
+        eprintln!("faketime is not installed: nothing is tested");
+        return;
+    };
+    let dir = temp_dir("clock");
+    fs::create_dir_all(&dir).unwrap();
+    let clock = dir.join("clock");
+    fs::write(&clock, "+0").unwrap();
+    let variables = [
+        ("LD_PRELOAD", library.as_str()),
+        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+    ];
+    let xtrace = SeparateXtrace::start_with(&new_database().await, &variables).await;
+    let post = async |path: &str, body: serde_json::Value| {
+        let request = xtrace.http.post(format!("{}{path}", xtrace.url));
+        let (status, said) = answer(request.bearer_auth(TOKEN).json(&body)).await;
+        assert_eq!(status, 200, "{said}");
+    };
+    let get = async |path: &str| {
+        let request = xtrace.http.get(format!("{}/api/public/{path}", xtrace.url));
+        let (status, body) = answer(request.bearer_auth(TOKEN)).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    };
+    let native = |name: &str, observation: &str| {
+        json!({"trace": {"id": "t", "name": name, "tags": [name]}, "observations": [
+            {"id": observation, "traceId": "t", "type": "GENERATION", "model": "gpt-4o",
+             "usage": {"input": 10, "output": 1}}]})
+    };
+    let span = |id: u32| {
+        json!({"resourceSpans": [{"scopeSpans": [{"spans": [{
+            "traceId": "000000000000000000000000000000c1", "spanId": format!("{id:016x}"), "name": "n",
+            "startTimeUnixNano": "1768471200000000000", "endTimeUnixNano": "1768471201000000000"}]}]}]})
+    };
+    post("/v1/l/batch", native("first", "o-1")).await;
+    post("/v1/traces", span(1)).await;
+    let before = get("traces/t").await;
+    fs::write(&clock, "-3d").unwrap();
+    post("/v1/l/batch", native("second", "o-2")).await;
+    post("/v1/traces", span(1)).await;
+    post("/v1/traces", span(2)).await;
+    let after = get("traces/t").await;
+    // The jump is real: what has no time of its own got that of the clock.
+    let start = |trace: &serde_json::Value, id: &str| {
+        let observations = trace["observations"].as_array().unwrap();
+        let of_id = observations.iter().find(|one| one["id"] == id).unwrap();
+        of_id["startTime"].as_str().unwrap().to_owned()
+    };
+    assert!(start(&after, "o-2") < start(&before, "o-1"));
+    assert_eq!(after["name"], "second", "the later update counts");
+    assert_eq!(after["tags"], json!(["first", "second"]));
+    let spans = get("traces/000000000000000000000000000000c1").await;
+    assert_eq!(spans["observations"].as_array().unwrap().len(), 2);
+    let daily = get("metrics/daily").await;
+    let days = daily["data"].as_array().unwrap();
+    let generations = days.iter().flat_map(|day| day["usage"].as_array().unwrap());
+    let input: i64 = generations
+        .map(|usage| usage["inputUsage"].as_i64().unwrap())
+        .sum();
+    assert_eq!(input, 20, "{daily}");
+    fs::remove_dir_all(&dir).unwrap();
 }

@@ -153,8 +153,15 @@ impl SeparateXtrace {
     }
 
     pub(crate) async fn start_on(database_url: &str) -> Self {
+        Self::start_with(database_url, &[]).await
+    }
+
+    /// Starts with more variables in its environment.
+    pub(crate) async fn start_with(database_url: &str, variables: &[(&str, &str)]) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_xtrace"))
+            .envs(variables.iter().copied())
+            .args(["--otlp-http-addr", "off", "--otlp-grpc-addr", "off"])
             .args([
                 "serve",
                 "--bind-addr",

@@ -2,7 +2,7 @@
 //! event time: parts merge in the order of their arrival.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -14,7 +14,8 @@ use xtrace_model::observation::{Kind, Level};
 use xtrace_model::register::{RANK_DERIVED, RANK_EXPLICIT};
 use xtrace_model::usage::{self, Costs, Usage};
 use xtrace_model::{
-    Batch, Observation, ObservationId, ProjectId, Register, Stamp, Trace, TraceId, Tree, time, tree,
+    Batch, Micros, Observation, ObservationId, ProjectId, Register, Stamp, Trace, TraceId, Tree,
+    time, tree,
 };
 
 use super::Capped;
@@ -130,10 +131,13 @@ pub async fn receive(
     Ok(super::stored())
 }
 
-/// When a request came: its place in the order of all requests.
+/// When a request came, and its place in the order of all requests.
 #[derive(Clone, Copy)]
 struct Received {
-    micros: i64,
+    micros: Micros,
+    /// The time, but never less than that of a request before: a clock that jumps back must not make
+    /// later updates lose.
+    order: Micros,
     number: u64,
 }
 
@@ -141,15 +145,17 @@ impl Received {
     /// Requests of one instant are told apart by their number.
     fn now() -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        static LATEST: AtomicI64 = AtomicI64::new(0);
+        let micros = time::from_utc(Utc::now());
         Self {
-            micros: time::from_utc(Utc::now()),
-            number,
+            micros,
+            order: LATEST.fetch_max(micros, Ordering::Relaxed).max(micros),
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
         }
     }
 
     fn nanos(self) -> i64 {
-        self.micros.saturating_mul(1000)
+        self.order.saturating_mul(1000)
     }
 
     /// Items of one request are told apart by their index.
