@@ -9,6 +9,8 @@ ensure_clients() {
     python_environment langfuse-3 tests/clients/langfuse-python/requirements-3.txt
     python_environment langfuse-5 tests/clients/langfuse-python/requirements-5.txt
     node_environment otel-js
+    CARGO_TARGET_DIR=target/clients/otel-rust-target cargo build --quiet --locked \
+        --manifest-path tests/clients/otel-rust/Cargo.toml
     CARGO_TARGET_DIR=target/clients/published-rust cargo build --quiet --locked \
         --manifest-path tests/clients/published-rust/Cargo.toml
 }

@@ -94,6 +94,65 @@ async fn otel_python(xtrace: &Xtrace, protocol: &str, endpoint: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_otel_python_sdk_exports_logs() {
+    for protocol in ["http", "grpc"] {
+        let xtrace = Xtrace::start().await;
+        let mut python = Command::new(program("otel-python/bin/python"));
+        python
+            .arg(script("otel-python/logs.py"))
+            .arg(protocol)
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &xtrace.url)
+            .env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+            .env(
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                format!("authorization=Bearer%20{TOKEN}"),
+            );
+        let trace_id = run(&mut python).await;
+        let (_, all) = xtrace.get("/api/public/logs").await;
+        let (outside, event, inside) = (&all["data"][0], &all["data"][1], &all["data"][2]);
+        assert_eq!(outside["body"], "out of it");
+        assert_eq!(outside["traceId"], Value::Null);
+        assert_eq!(event["eventName"], "gen_ai.user.message");
+        assert_eq!(event["body"], json!({"content": "hi", "role": "user"}));
+        assert_eq!(inside["attributes"], json!({"n": 1, "list": ["a", "b"]}));
+        assert_eq!(
+            (&inside["severityNumber"], &inside["severityText"]),
+            (&json!(13), &json!("WARN"))
+        );
+        assert_eq!(inside["traceId"], json!(trace_id));
+        assert_eq!(inside["resourceAttributes"]["service.name"], "py-app");
+        let (_, of_trace) = xtrace
+            .get(&format!("/api/public/logs?traceId={trace_id}"))
+            .await;
+        assert_eq!(of_trace["data"].as_array().unwrap().len(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_otel_rust_sdk_exports_zstd_over_http_and_grpc() {
+    let xtrace = Xtrace::start().await;
+    for protocol in ["http", "grpc"] {
+        let mut client = Command::new(program("otel-rust-target/debug/otel-rust"));
+        client
+            .arg(protocol)
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &xtrace.url)
+            .env(
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                format!("authorization=Bearer%20{TOKEN}"),
+            );
+        let trace_id = run(&mut client).await;
+        let (status, trace) = xtrace.get(&format!("/api/public/traces/{trace_id}")).await;
+        assert_eq!(status, 200, "{protocol}: {trace}");
+        let chat = named(&trace, "chat gpt-4o");
+        assert_eq!(chat["parentObservationId"], named(&trace, "handle")["id"]);
+        assert_eq!(
+            (&chat["type"], &chat["totalTokens"]),
+            (&json!("GENERATION"), &json!(15))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_otel_js_sdk_exports_json() {
     let xtrace = Xtrace::start().await;
     // Modules are found beside the script.
