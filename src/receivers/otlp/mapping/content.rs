@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::attributes::{Attributes, to_text, unfold};
 use super::content_keys::is_message_path;
 use super::events::SpanEvents;
-use super::{Source, indexed};
+use super::{Source, genkit, indexed};
 use xtrace_model::observation::Kind;
 
 /// A side's text and the attributes that it was made of.
@@ -92,11 +92,34 @@ const EXTRACTORS: &[Extractor] = &[
         From::First(&["langfuse.observation.input"]),
         From::First(&["langfuse.observation.output"]),
     ),
+    // Genkit.
+    extractor(
+        Gate::TerminalScope(genkit::SCOPE),
+        From::Function(genkit_input),
+        From::Function(genkit_output),
+    ),
     // Vercel AI SDK.
     extractor(
         Gate::TerminalScope("ai"),
         From::Function(vercel_input),
         From::Function(vercel_output),
+    ),
+    // Flue.
+    extractor(
+        Gate::Scope("@flue/opentelemetry"),
+        From::First(&[
+            "flue.turn.input",
+            "flue.tool.arguments",
+            "flue.task.prompt",
+            "flue.workflow.payload",
+        ]),
+        From::First(&[
+            "flue.turn.output",
+            "flue.tool.result",
+            "flue.task.result",
+            "flue.operation.result",
+            "flue.workflow.result",
+        ]),
     ),
     // GenAI as one event, and as one event a message.
     extractor(
@@ -108,6 +131,12 @@ const EXTRACTORS: &[Extractor] = &[
         Gate::Always,
         From::Function(messages_input),
         From::Function(messages_output),
+    ),
+    // Semantic Kernel.
+    extractor(
+        Gate::Always,
+        From::Function(semantic_kernel_input),
+        From::Function(semantic_kernel_output),
     ),
     // Google ADK.
     extractor(
@@ -352,6 +381,36 @@ fn messages_output(span: &Span<'_>) -> Option<Content> {
     span.events
         .choices()
         .map(|choices| Content::new(&choices, Vec::new()))
+}
+
+fn genkit_input(span: &Span<'_>) -> Option<Content> {
+    let input = genkit::input(span.attributes)?;
+    Some(Content::new(&input, vec![genkit::INPUT.to_owned()]))
+}
+
+fn genkit_output(span: &Span<'_>) -> Option<Content> {
+    let output = genkit::output(span.attributes)?;
+    Some(Content::new(&output, vec![genkit::OUTPUT.to_owned()]))
+}
+
+fn semantic_kernel_input(span: &Span<'_>) -> Option<Content> {
+    let event = span.events.named("gen_ai.content.prompt").next_back()?;
+    of_content_event(event, "gen_ai.prompt")
+}
+
+fn semantic_kernel_output(span: &Span<'_>) -> Option<Content> {
+    let event = span.events.named("gen_ai.content.completion").next_back()?;
+    of_content_event(event, "gen_ai.completion")
+}
+
+/// What a content event holds under its usual key; else all that it holds.
+fn of_content_event(event: &Attributes, key: &str) -> Option<Content> {
+    let value = event.get(key).cloned().or_else(|| {
+        let all = event.to_object();
+        all.as_object().filter(|members| !members.is_empty())?;
+        Some(all)
+    })?;
+    Some(Content::new(&unfold(&value), Vec::new()))
 }
 
 fn gen_ai_input(span: &Span<'_>) -> Option<Content> {

@@ -47,8 +47,13 @@ impl SpanEvents {
 
     /// Attributes of the events that describe a whole inference.
     pub(super) fn details(&self) -> impl DoubleEndedIterator<Item = &Attributes> {
+        self.named(DETAILS)
+    }
+
+    /// Attributes of the events of a name.
+    pub(super) fn named(&self, name: &str) -> impl DoubleEndedIterator<Item = &Attributes> {
         self.in_time()
-            .filter(|event| event.name == DETAILS)
+            .filter(move |event| event.name == name)
             .map(|event| &event.attributes)
     }
 

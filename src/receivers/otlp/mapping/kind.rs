@@ -3,8 +3,8 @@
 
 use xtrace_model::observation::Kind;
 
-use super::Source;
 use super::attributes::Attributes;
+use super::{Source, genkit};
 
 use Kind::{
     Agent, Chain, Embedding, Evaluator, Event, Generation, Guardrail, Retriever, Span, Tool,
@@ -79,6 +79,19 @@ const GEN_AI: Table = Table {
         ("delete_memory", Span),
         ("create_memory_store", Span),
         ("delete_memory_store", Span),
+    ],
+};
+
+const GENKIT: Table = Table {
+    key: genkit::SUBTYPE,
+    kinds: &[
+        ("model", Generation),
+        ("background-model", Generation),
+        ("embedder", Embedding),
+        ("tool", Tool),
+        ("tool.v2", Tool),
+        ("retriever", Retriever),
+        ("evaluator", Evaluator),
     ],
 };
 
@@ -180,8 +193,10 @@ pub(super) fn of(attributes: &Attributes, source: &Source, span_name: &str) -> K
         .or_else(|| OPENINFERENCE.kind(attributes))
         .or_else(langsmith)
         .or_else(|| GEN_AI.kind(attributes))
+        .or_else(|| GENKIT.kind(attributes))
         .or_else(|| vercel(attributes))
         .or_else(|| tool_call(attributes))
+        .or_else(|| flue(attributes))
         .or_else(livekit)
         .or_else(|| TRACELOOP.kind(attributes))
         .or_else(|| LLM_REQUEST.kind(attributes))
@@ -194,6 +209,15 @@ pub(super) fn of(attributes: &Attributes, source: &Source, span_name: &str) -> K
                 .then_some(Generation)
         })
         .unwrap_or(Span)
+}
+
+/// P8.
+fn flue(attributes: &Attributes) -> Option<Kind> {
+    let has = |keys: [&str; 2]| keys.iter().any(|key| attributes.says(key));
+    if has(["flue.tool.name", "flue.tool.call_id"]) {
+        return Some(Tool);
+    }
+    has(["flue.task.id", "flue.task.agent"]).then_some(Agent)
 }
 
 /// P0: the Python SDK up to 3.3 calls generations spans.

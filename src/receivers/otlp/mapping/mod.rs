@@ -6,6 +6,7 @@ mod content;
 mod content_keys;
 mod context;
 mod events;
+mod genkit;
 mod identity;
 mod indexed;
 mod kind;

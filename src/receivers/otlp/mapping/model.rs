@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::Source;
 use super::attributes::{Attributes, as_object, to_text};
+use super::{Source, genkit};
 
 /// Attributes that name the model, first wins.
 const NAMES: [&str; 14] = [
@@ -40,6 +40,7 @@ pub(super) fn name(attributes: &Attributes) -> Option<String> {
     attributes
         .first_text(&NAMES)
         .map(|name| name.trim_matches('"').to_owned())
+        .or_else(|| genkit::model(attributes))
 }
 
 /// The model's parameters as JSON text, none if there are none.
@@ -53,6 +54,11 @@ pub(super) fn parameters(attributes: &Attributes, source: &Source) -> Option<Str
         parameters
     } else {
         explicit
+            .or_else(|| {
+                (source.scope_name() == Some(genkit::SCOPE))
+                    .then(|| genkit::parameters(attributes))
+                    .flatten()
+            })
             .or_else(|| {
                 attributes
                     .get("llm.invocation_parameters")

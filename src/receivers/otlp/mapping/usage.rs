@@ -6,7 +6,7 @@ use serde_json::Value;
 use xtrace_model::usage::{self, Costs, Usage};
 
 use super::attributes::{Attributes, as_object};
-use super::{Source, model};
+use super::{Source, genkit, model};
 
 /// Names that emitters give to one kind of unit; the first that was sent counts.
 struct Aliases {
@@ -136,6 +136,11 @@ pub(super) fn of(attributes: &Attributes, source: &Source) -> Usage {
         if explicit.as_str().is_none_or(xtrace_model::json::is_json) {
             return Usage::new();
         }
+    }
+    if source.scope_name() == Some(genkit::SCOPE)
+        && let Some(units) = genkit::usage(attributes)
+    {
+        return usage::with_total(units);
     }
     let mut reported = reported(attributes);
     if source.scope_name() == Some("ai") {
