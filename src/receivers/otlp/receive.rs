@@ -101,13 +101,7 @@ async fn answer(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let outcome = match admit(&parts, transport, gateway) {
-        Ok((caller, transport)) => {
-            let message = read(gateway, &parts, body, transport).await;
-            match message {
-                Ok(message) => export(gateway, &parts, message, caller, signal).await,
-                Err(error) => Err(error),
-            }
-        }
+        Ok(admitted) => export(gateway, &parts, body, admitted, signal).await,
         Err(error) => {
             body::drain(body).await;
             Err(error)
@@ -162,10 +156,11 @@ async fn read(
 async fn export(
     gateway: &Gateway,
     parts: &Parts,
-    sent: Sent,
-    caller: Caller,
+    body: Body,
+    (caller, transport): (Caller, Transport),
     signal: Signal,
 ) -> Result<Accepted, OtlpError> {
+    let sent = read(gateway, parts, body, transport).await?;
     let sender = sender(&parts.headers);
     let ReadBody { bytes, mut share } = sent.body;
     let is_small = bytes.len() <= INLINE_BYTES_MAX;
