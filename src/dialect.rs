@@ -41,10 +41,10 @@ pub async fn not_found(request: Request) -> Response {
 /// Middleware: a handler that panics is a fault, and still answers.
 pub async fn answer_faults(request: Request, next: Next) -> Response {
     let dialect = Dialect::of(&request);
-    let path = request.uri().path().to_owned();
+    let uri = request.uri().clone();
     let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     outcome.unwrap_or_else(|_| {
-        tracing::error!(path, "a request met a panic");
+        tracing::error!(path = uri.path(), "a request met a panic");
         match dialect {
             Dialect::Otlp(transport) => transport.fault(),
             Dialect::Langfuse => xtrace_compat::fault(),

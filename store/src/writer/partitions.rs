@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
-use xtrace_model::{Batch, time};
+use xtrace_model::{Batch, Micros, Observation, time};
 
 use crate::StoreError;
 use crate::partitions::{self, Partitioned};
@@ -23,25 +23,25 @@ impl KnownDays {
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
         let today = time::day_of(time::from_utc(now));
-        let starts = batches
-            .iter()
-            .flat_map(|batch| &batch.observations)
-            .map(|observation| time::day_of(observation.begins()));
-        let points = batches
-            .iter()
-            .flat_map(|batch| &batch.points)
-            .map(|point| time::day_of(point.time));
-        let logs = batches
-            .iter()
-            .flat_map(|batch| &batch.logs)
-            .map(|record| time::day_of(record.time));
-        let logs: BTreeSet<i64> = logs.filter(|day| *day < today - 1).collect();
-        let observations: BTreeSet<i64> = starts.filter(|day| *day < today - 1).collect();
-        let points: BTreeSet<i64> = points.filter(|day| *day < today - 1).collect();
+        let all = || batches.iter();
+        let starts = all().flat_map(|batch| &batch.observations);
+        let points = all().flat_map(|batch| &batch.points);
+        let logs = all().flat_map(|batch| &batch.logs);
+        let old = |days: &mut dyn Iterator<Item = Micros>| -> BTreeSet<i64> {
+            days.map(time::day_of)
+                .filter(|day| *day < today - 1)
+                .collect()
+        };
         for (table, days) in [
-            (Partitioned::Observations, observations),
-            (Partitioned::MetricPoints, points),
-            (Partitioned::Logs, logs),
+            (
+                Partitioned::Observations,
+                old(&mut starts.map(Observation::begins)),
+            ),
+            (
+                Partitioned::MetricPoints,
+                old(&mut points.map(|point| point.time)),
+            ),
+            (Partitioned::Logs, old(&mut logs.map(|record| record.time))),
         ] {
             let new = days
                 .into_iter()

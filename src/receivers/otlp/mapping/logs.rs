@@ -7,12 +7,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use xtrace_model::text::without_nul;
 use xtrace_model::{Batch, LogRecord, Micros, ObservationId, ProjectId, TraceId, json};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::attributes::{Attributes, to_json};
 use super::context::ScopeContext;
-use super::{Mapped, Sender, resource_of};
-use crate::receivers::otlp::wire::{self, Export, OfScope};
+use super::{Mapped, Sender, each_item};
+use crate::receivers::otlp::wire::{self, Export};
 
 /// Attributes that named an event before records had a field for it.
 const EVENT_NAME_KEYS: [&str; 2] = ["event.name", "event_name"];
@@ -26,23 +26,11 @@ pub(in crate::receivers::otlp) fn map_logs(
 ) -> Mapped {
     let mut batch = Batch::new(project);
     let mut alike = HashMap::new();
-    for of_resource in export.resources {
-        let (resource, scopes) = resource_of(of_resource);
-        for of_scope in scopes {
-            let OfScope {
-                scope,
-                items: records,
-                schema_url,
-            } = of_scope;
-            let schema_url = schema_url.into_owned();
-            let context = ScopeContext::new(&resource, scope, schema_url, sender, received);
-            for record in records {
-                let record = map_record(record, &context, &mut alike);
-                batch.bytes += footprint(&record);
-                batch.logs.push(record);
-            }
-        }
-    }
+    each_item(export, sender, received, |record, _, context| {
+        let record = map_record(record, context, &mut alike);
+        batch.bytes += footprint(&record);
+        batch.logs.push(record);
+    });
     Mapped {
         batch,
         rejected: Vec::new(),
@@ -128,18 +116,25 @@ fn micros(nanos: u64) -> Option<Micros> {
 
 /// Of everything that was sent, and nothing that was not.
 fn digest(record: &LogRecord) -> u128 {
-    let id = |id: Option<&str>| id.unwrap_or_default().to_owned();
+    let severity = record.severity.to_string();
     let parts = [
-        record.severity.to_string(),
-        record.severity_text.clone().unwrap_or_default(),
-        record.event_name.clone().unwrap_or_default(),
-        record.body.clone().unwrap_or_default(),
-        id(record.trace_id.as_ref().map(TraceId::as_str)),
-        id(record.span_id.as_ref().map(ObservationId::as_str)),
-        record.attributes.clone(),
-        record.rest.clone(),
+        Some(severity.as_str()),
+        record.severity_text.as_deref(),
+        record.event_name.as_deref(),
+        record.body.as_deref(),
+        record.trace_id.as_ref().map(TraceId::as_str),
+        record.span_id.as_ref().map(ObservationId::as_str),
+        Some(&record.attributes),
+        Some(&record.rest),
     ];
-    xxh3_128(parts.join("\0").as_bytes())
+    let mut hasher = Xxh3Default::new();
+    for (index, part) in parts.into_iter().enumerate() {
+        if index > 0 {
+            hasher.update(b"\0");
+        }
+        hasher.update(part.unwrap_or_default().as_bytes());
+    }
+    hasher.digest128()
 }
 
 /// Bytes that a record holds: its texts, and a round sum for the rest.

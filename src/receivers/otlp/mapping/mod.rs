@@ -80,42 +80,43 @@ pub(super) fn map(
     let spans = scopes.map(|scope| scope.items.len()).sum();
     mapped.batch.observations.reserve_exact(spans);
     let mut traces = HashMap::new();
+    each_item(export, sender, received, |span, resource, context| {
+        map_span(span, resource, context, &mut traces, &mut mapped);
+    });
+    mapped
+}
+
+/// Visits the items of a request, with the attributes of their resource and what their scope shares.
+fn each_item<T>(
+    export: Export<'_, T>,
+    sender: &Sender,
+    received: Micros,
+    mut visit: impl FnMut(T, &Attributes, &ScopeContext),
+) {
     for of_resource in export.resources {
-        let (resource, scopes) = resource_of(of_resource);
+        let OfResource {
+            resource,
+            scopes,
+            schema_url,
+        } = of_resource;
+        let resource = Resource {
+            attributes: Attributes::new(resource.attributes),
+            dropped_attributes_count: resource.dropped_attributes_count,
+            schema_url: schema_url.into_owned(),
+        };
         for of_scope in scopes {
             let OfScope {
                 scope,
-                items: spans,
+                items,
                 schema_url,
             } = of_scope;
             let schema_url = schema_url.into_owned();
             let context = ScopeContext::new(&resource, scope, schema_url, sender, received);
-            for span in spans {
-                map_span(
-                    span,
-                    &resource.attributes,
-                    &context,
-                    &mut traces,
-                    &mut mapped,
-                );
+            for item in items {
+                visit(item, &resource.attributes, &context);
             }
         }
     }
-    mapped
-}
-
-fn resource_of<T>(of_resource: OfResource<'_, T>) -> (Resource, Vec<OfScope<'_, T>>) {
-    let OfResource {
-        resource,
-        scopes,
-        schema_url,
-    } = of_resource;
-    let resource = Resource {
-        attributes: Attributes::new(resource.attributes),
-        dropped_attributes_count: resource.dropped_attributes_count,
-        schema_url: schema_url.into_owned(),
-    };
-    (resource, scopes)
 }
 
 fn map_span(
