@@ -7,7 +7,7 @@ mod encoding;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
@@ -131,7 +131,12 @@ fn counted<T>(outcome: Result<T, BodyError>) -> Result<T, BodyError> {
 }
 
 fn content_encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {
-    let Some(value) = headers.get(header::CONTENT_ENCODING) else {
+    encoding_of(headers.get(header::CONTENT_ENCODING))
+}
+
+/// The encoding that a header names; none without it.
+pub fn encoding_of(header: Option<&HeaderValue>) -> Result<Encoding, BodyError> {
+    let Some(value) = header else {
         return Ok(Encoding::Identity);
     };
     let name = value.to_str().map_err(|_| BodyError::Encoding)?;

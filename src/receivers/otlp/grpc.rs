@@ -32,11 +32,7 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// How the message is compressed, if its prefix says that it is.
 pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {
-    let Some(value) = headers.get(ENCODING) else {
-        return Ok(Encoding::Identity);
-    };
-    let name = value.to_str().map_err(|_| BodyError::Encoding)?;
-    Encoding::parse(name).ok_or(BodyError::Encoding)
+    body::encoding_of(headers.get(ENCODING))
 }
 
 /// Reads the message of a request.
