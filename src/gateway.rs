@@ -5,6 +5,7 @@ use xtrace_store::{Store, Writer};
 use crate::auth::Authenticator;
 use crate::limits::ReadLimiter;
 use crate::receivers::body::BodyLimits;
+use crate::receivers::otlp::Supplements;
 
 /// The state of every route.
 #[derive(Clone)]
@@ -19,4 +20,6 @@ pub struct Gateway {
     pub read_limiter: ReadLimiter,
     /// How much they may send.
     pub body_limits: BodyLimits,
+    /// Traces that log records wait for.
+    pub(crate) supplements: Supplements,
 }

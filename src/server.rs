@@ -19,6 +19,7 @@ use crate::embedded_postgres::EmbeddedPostgres;
 use crate::gateway::Gateway;
 use crate::limits::ReadLimiter;
 use crate::receivers::body::BodyLimits;
+use crate::receivers::otlp::{self, Supplements};
 use crate::router::{metrics_router, otlp_grpc_router, otlp_http_router, router};
 use crate::secrets::{self, Secrets};
 use crate::{cors, listener, self_metrics};
@@ -133,13 +134,20 @@ impl Server {
         let project = config.default_project_id.clone();
         let gateway = Gateway {
             store: store.clone(),
-            writer,
+            writer: writer.clone(),
             authenticator: Authenticator::new(store.clone(), &secrets.api_token, project.clone()),
             read_limiter: ReadLimiter::new(config.reads_per_second(), config.rate_limit_burst),
             body_limits: BodyLimits::new(config.body_bytes_max),
+            supplements: Supplements::default(),
         };
-        let background =
-            prepare(store.clone(), project, secrets.key_pair, config.retention()).await?;
+        let background = prepare(
+            store.clone(),
+            writer,
+            project,
+            secrets.key_pair,
+            config.retention(),
+        )
+        .await?;
         let (stop, stopped) = watch::channel(false);
         let cors = cors::layer(&config.otlp_cors_origins);
         let address_of = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
@@ -244,6 +252,7 @@ fn make_secrets(config: &ServeConfig) -> anyhow::Result<Secrets> {
 /// goes on with maintenance.
 async fn prepare(
     store: Store,
+    writer: Writer,
     project: ProjectId,
     pair: KeyPair,
     retention: maintenance::Retention,
@@ -258,18 +267,19 @@ async fn prepare(
                     tokio::time::sleep(PAUSE).await;
                 }
                 tracing::info!("the database is there");
-                keep_up(store, retention).await;
+                keep_up(store, writer, retention).await;
             }));
         }
         Err(error) => return Err(error).context("the database can't be used"),
     }
-    Ok(tokio::spawn(keep_up(store, retention)))
+    Ok(tokio::spawn(keep_up(store, writer, retention)))
 }
 
 /// What runs beside requests for as long as the service does.
-async fn keep_up(store: Store, retention: maintenance::Retention) {
+async fn keep_up(store: Store, writer: Writer, retention: maintenance::Retention) {
     tokio::join!(
         usage::run(store.clone()),
+        otlp::add_supplements(store.clone(), writer),
         maintenance::run(store, retention)
     );
 }

@@ -165,7 +165,9 @@ async fn score_ids(
     let ids: Vec<String> = traces.iter().map(|trace| trace.id.clone()).collect();
     let mut by_trace: HashMap<String, Vec<String>> = HashMap::new();
     for score in scores::of_traces(store, project, &ids, environments).await? {
-        by_trace.entry(score.trace_id).or_default().push(score.id);
+        if let Some(trace) = score.trace_id {
+            by_trace.entry(trace).or_default().push(score.id);
+        }
     }
     Ok(by_trace)
 }

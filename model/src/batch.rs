@@ -1,6 +1,6 @@
 //! What one request contributes: the currency of the write path.
 
-use crate::{LogRecord, MetricPoint, Observation, ProjectId, Trace};
+use crate::{LogRecord, MetricPoint, Observation, ProjectId, Score, Trace};
 
 /// The rows of one request; they are committed together or not at all.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub struct Batch {
     pub points: Vec<MetricPoint>,
     /// Log records.
     pub logs: Vec<LogRecord>,
+    /// Parts of scores.
+    pub scores: Vec<Score>,
     /// Bytes of memory that the rows hold, for the queue's bound.
     pub bytes: usize,
 }
@@ -28,6 +30,7 @@ impl Batch {
             observations: Vec::new(),
             points: Vec::new(),
             logs: Vec::new(),
+            scores: Vec::new(),
             bytes: 0,
         }
     }
@@ -39,27 +42,38 @@ impl Batch {
         let observations = (count - traces).min(self.observations.len());
         let points = (count - traces - observations).min(self.points.len());
         let logs = (count - traces - observations - points).min(self.logs.len());
+        let scores = (count - traces - observations - points - logs).min(self.scores.len());
         Self {
             project: self.project.clone(),
             traces: self.traces.split_off(traces),
             observations: self.observations.split_off(observations),
             points: self.points.split_off(points),
             logs: self.logs.split_off(logs),
+            scores: self.scores.split_off(scores),
             bytes: self.bytes,
         }
     }
 
-    /// Ids of its traces, observations and log records, and names of its points' series.
+    /// Ids of its traces, observations, log records and scores, and names of its points' series.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         let traces = self.traces.iter().map(|trace| trace.id.as_str());
         let observations = self.observations.iter().map(|one| one.id.as_str());
         let points = self.points.iter().map(|point| point.series.name.as_str());
         let logs = self.logs.iter().map(|record| record.id.as_str());
-        traces.chain(observations).chain(points).chain(logs)
+        let scores = self.scores.iter().map(|score| score.id.as_str());
+        traces
+            .chain(observations)
+            .chain(points)
+            .chain(logs)
+            .chain(scores)
     }
 
     /// How many rows it holds.
     pub fn rows(&self) -> usize {
-        self.traces.len() + self.observations.len() + self.points.len() + self.logs.len()
+        self.traces.len()
+            + self.observations.len()
+            + self.points.len()
+            + self.logs.len()
+            + self.scores.len()
     }
 }

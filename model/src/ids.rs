@@ -1,4 +1,4 @@
-//! Names of projects, traces and observations: opaque text, echoed exactly as it came.
+//! Names of projects, traces, observations and scores: opaque text, echoed exactly as it came.
 
 /// Why a text is no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +76,10 @@ id! {
 id! {
     /// An observation's name within its trace.
     ObservationId
+}
+id! {
+    /// A score's name within its project.
+    ScoreId
 }
 
 impl TraceId {

@@ -6,6 +6,7 @@
 //! - [`tree`]: a JSON object merged leaf by leaf with the same law.
 //! - [`trace`], [`observation`]: the two documents that arrive in parts.
 //! - [`usage`], [`price`]: token counts, costs, and the price list that turns one into the other.
+//! - [`score`]: a judgement of one of them.
 //! - [`metric`]: a point of a time series and the identity of its series.
 //! - [`batch`]: what one request contributes; the currency of the write path.
 //! - [`text`]: which text Postgres can hold, and how other text is repaired.
@@ -25,6 +26,7 @@ pub mod metric;
 pub mod observation;
 pub mod price;
 pub mod register;
+pub mod score;
 pub mod stamps;
 pub mod text;
 pub mod time;
@@ -34,11 +36,12 @@ pub mod usage;
 
 pub use batch::Batch;
 pub use caller::{AuthFailure, Authentication, Caller};
-pub use ids::{ObservationId, ProjectId, TraceId};
+pub use ids::{ObservationId, ProjectId, ScoreId, TraceId};
 pub use log::LogRecord;
 pub use metric::MetricPoint;
 pub use observation::Observation;
 pub use register::{Register, Stamp};
+pub use score::Score;
 pub use stamps::Stamps;
 pub use time::Micros;
 pub use trace::Trace;

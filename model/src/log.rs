@@ -9,6 +9,8 @@ pub struct LogRecord {
     pub id: String,
     /// When it happened; else when it was observed; else when it was received.
     pub time: Micros,
+    /// When it happened or was observed, in nanoseconds as it was sent; 0 if it was not.
+    pub sent_unix_nano: u64,
     /// When a collector saw it.
     pub observed: Option<Micros>,
     /// 1 to 24 by rising severity (OpenTelemetry's numbers), 0 for unknown.
@@ -23,6 +25,8 @@ pub struct LogRecord {
     pub trace_id: Option<TraceId>,
     /// The span that it happened in.
     pub span_id: Option<ObservationId>,
+    /// Whether it tells something of its span that an observation has a field for.
+    pub has_content: bool,
     /// A JSON object as text.
     pub attributes: String,
     /// Whatever else was sent, a JSON object as text.

@@ -158,6 +158,8 @@ pub struct Observation {
     pub output: Register<String>,
     /// JSON text: the tools that the model was offered.
     pub tool_definitions: Register<String>,
+    /// JSON object as text: the experiment that it is part of.
+    pub experiment: Register<String>,
     /// JSON text: what OpenTelemetry sent and no other field holds.
     pub otel: Register<String>,
     /// Values that the sender knows better than we do; members are those of [`Sent`].
@@ -220,6 +222,7 @@ macro_rules! observation_registers {
             input,
             output,
             tool_definitions,
+            experiment,
             otel
         )
     };
@@ -250,6 +253,7 @@ impl Observation {
             input: Register::default(),
             output: Register::default(),
             tool_definitions: Register::default(),
+            experiment: Register::default(),
             otel: Register::default(),
             sent: Tree::default(),
             metadata: Tree::default(),

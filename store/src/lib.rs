@@ -3,7 +3,7 @@
 //! - [`Store`]: a cheap handle on the database: connect, migrate, ping.
 //! - [`writer`]: takes batches, commits them, and only then says so.
 //! - [`traces`], [`observations`], [`scores`], [`daily`], [`metrics`], [`logs`], [`keys`],
-//!   [`recent`]: reads, one entity each.
+//!   [`recent`]: reads, one entity each. [`pending`]: log records that wait for their span.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
 //! - [`usage`]: sums by hour, kept up to date. `partitions`, [`maintenance`]: day partitions ahead of time, and retention behind it.
 
@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod observations;
 pub mod page;
 mod partitions;
+pub mod pending;
 pub mod recent;
 pub mod scores;
 mod stored;

@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Json;
 use xtrace_model::observation::{Kind, Level};
+use xtrace_model::score::{ScoreSource, ScoreValue, Subject};
 use xtrace_model::tree::OwnedTree;
 use xtrace_model::usage::{Costs, Usage};
 use xtrace_model::{
-    Micros, Observation, ObservationId, Register, Stamps, Trace, TraceId, Tree, time,
+    Micros, Observation, ObservationId, Register, Score, ScoreId, Stamps, Trace, TraceId, Tree,
+    time,
 };
 
 /// What merging further parts needs beyond the visible columns, as JSON text.
@@ -55,6 +57,13 @@ impl MergeState {
                 .end
                 .copied()
                 .filter(|end| Some(*end) != observation.ends()),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn of_score(score: &Score) -> Self {
+        Self {
+            stamps: score.stamps(),
             ..Self::default()
         }
     }
@@ -168,6 +177,7 @@ pub(crate) struct ObservationRow {
     metadata_decoded: bool,
     tool_definitions: Option<String>,
     otel: Option<String>,
+    experiment: Option<String>,
     sent: Option<String>,
     merge_state: String,
     pub(crate) created_at: DateTime<Utc>,
@@ -178,7 +188,7 @@ pub(crate) const OBSERVATION_COLUMNS: &str = "o.project_id, o.trace_id, o.id, o.
     o.end_time, o.completion_start_time, o.parent_id, o.type, o.name, o.level, o.status_message, \
     o.version, o.environment, o.model, o.model_parameters, o.prompt_name, o.prompt_version, \
     o.usage_details, o.sent_costs, o.input, o.output, o.metadata, o.metadata_decoded, \
-    o.tool_definitions, o.otel, o.sent, o.merge_state, o.created_at";
+    o.tool_definitions, o.otel, o.experiment::text as experiment, o.sent, o.merge_state, o.created_at";
 
 impl ObservationRow {
     /// The document; `None` if the row's ids are none, which no write makes.
@@ -228,10 +238,74 @@ impl ObservationRow {
             input: Register::restore(self.input, stamps, "input"),
             output: Register::restore(self.output, stamps, "output"),
             tool_definitions: Register::restore(self.tool_definitions, stamps, "tool_definitions"),
+            experiment: Register::restore(self.experiment, stamps, "experiment"),
             otel: Register::restore(self.otel, stamps, "otel"),
             sent,
             metadata,
             metadata_decoded: self.metadata_decoded,
+        })
+    }
+}
+
+/// A score's row, whole.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(crate) struct ScoreRow {
+    pub(crate) project_id: String,
+    pub(crate) id: String,
+    trace_id: Option<String>,
+    observation_id: Option<String>,
+    session_id: Option<String>,
+    run_id: Option<String>,
+    name: String,
+    source: String,
+    data_type: String,
+    value: f64,
+    string_value: Option<String>,
+    comment: Option<String>,
+    environment: String,
+    config_id: Option<String>,
+    queue_id: Option<String>,
+    metadata: Option<String>,
+    ts: DateTime<Utc>,
+    merge_state: String,
+    pub(crate) created_at: DateTime<Utc>,
+    /// Changes whenever the row does.
+    pub(crate) version: String,
+}
+
+/// The columns of [`ScoreRow`].
+pub(crate) const SCORE_COLUMNS: &str = "s.project_id, s.id, s.trace_id, s.observation_id, \
+    s.session_id, s.run_id, s.name, s.source, s.data_type, s.value, s.string_value, s.comment, \
+    s.environment, s.config_id, s.queue_id, s.metadata, s.ts, s.merge_state, s.created_at, \
+    s.xmin::text as version";
+
+impl ScoreRow {
+    /// The document; `None` if the row's id is none, which no write makes.
+    pub(crate) fn into_score(self) -> Option<Score> {
+        let state = MergeState::parse(&self.merge_state);
+        let stamps = &state.stamps;
+        let observation_id = self.observation_id;
+        let of_trace = self.trace_id.map(|trace_id| Subject::Trace {
+            trace_id,
+            observation_id,
+        });
+        let subject = of_trace
+            .or(self.session_id.map(Subject::Session))
+            .or(self.run_id.map(Subject::Run));
+        let value = ScoreValue::restore(&self.data_type, self.value, self.string_value);
+        let source = ScoreSource::parse(&self.source).unwrap_or(ScoreSource::Api);
+        Some(Score {
+            id: ScoreId::parse(self.id).ok()?,
+            subject: Register::restore(subject, stamps, "subject"),
+            timestamp: Register::restore(micros(Some(self.ts)), stamps, "timestamp"),
+            environment: Register::restore(Some(self.environment), stamps, "environment"),
+            name: Register::restore(Some(self.name), stamps, "name"),
+            value: Register::restore(Some(value), stamps, "value"),
+            source: Register::restore(Some(source), stamps, "source"),
+            comment: Register::restore(self.comment, stamps, "comment"),
+            metadata: Register::restore(self.metadata, stamps, "metadata"),
+            config_id: Register::restore(self.config_id, stamps, "config_id"),
+            queue_id: Register::restore(self.queue_id, stamps, "queue_id"),
         })
     }
 }

@@ -282,3 +282,75 @@ async fn records_belong_to_a_project() {
     let anonymous = xtrace.http.get(format!("{}/api/public/logs", xtrace.url));
     assert_eq!(anonymous.send().await.unwrap().status(), 401);
 }
+
+fn message(trace: &str, content: &str) -> Value {
+    let mut record = record(0, 9, content);
+    record["traceId"] = json!(trace);
+    record["spanId"] = json!(SPAN);
+    record["eventName"] = json!("gen_ai.user.message");
+    export(&[record])
+}
+
+fn span(trace: &str) -> Value {
+    let time = "1768471200000000000";
+    json!({"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": trace, "spanId": SPAN,
+        "name": "chat", "startTimeUnixNano": time, "endTimeUnixNano": time}]}]}]})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_that_requests_missed_is_added_by_the_next_round() {
+    let one = Xtrace::start().await;
+    let two = Xtrace::start_on(&one.database_url, &[]).await;
+    // The server that takes the span has never heard of the record.
+    assert_eq!(one.post("/v1/logs", &message(TRACE, "hello")).await.0, 200);
+    assert_eq!(two.post("/v1/traces", &span(TRACE)).await.0, 200);
+    let path = format!("/api/public/observations/{SPAN}");
+    assert_eq!(two.get(&path).await.1["input"], Value::Null);
+    // The first round is run at start.
+    let three = Xtrace::start_on(&one.database_url, &[]).await;
+    let expected = json!([{"role": "user", "content": "hello"}]);
+    for _ in 0..100 {
+        if three.get(&path).await.1["input"] == expected {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("the record was not added");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_and_spans_that_race_meet() {
+    let xtrace = Xtrace::start().await;
+    let traces: Vec<String> = (1..=60).map(|n| format!("{n:032x}")).collect();
+    let sent = traces.iter().flat_map(|trace| {
+        let requests = [
+            ("/v1/logs", message(trace, "first")),
+            ("/v1/traces", span(trace)),
+            ("/v1/logs", message(trace, "second")),
+        ];
+        requests.map(|(path, body)| {
+            let xtrace = &xtrace;
+            async move { xtrace.post(path, &body).await.0 }
+        })
+    });
+    let statuses = futures_util::future::join_all(sent).await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    for trace in &traces {
+        let (_, trace) = xtrace.get(&format!("/api/public/traces/{trace}")).await;
+        let mut said: Vec<&str> = trace["observations"][0]["input"]
+            .as_array()
+            .unwrap_or_else(|| panic!("{trace}"))
+            .iter()
+            .map(|message| message["content"].as_str().unwrap())
+            .collect();
+        said.sort_unstable();
+        assert_eq!(said, ["first", "second"], "{trace}");
+        assert_eq!(trace["input"], trace["observations"][0]["input"]);
+    }
+    let mut sql = xtrace.sql().await;
+    let waiting: i64 = sqlx::query_scalar("select count(*) from pending_content")
+        .fetch_one(&mut sql)
+        .await
+        .unwrap();
+    assert_eq!(waiting, 0, "no note is left behind");
+}

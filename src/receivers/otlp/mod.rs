@@ -2,6 +2,7 @@
 //!
 //! - `receive`: a request's way. `grpc`: one message in its frames. `reply`, `error`: its answer.
 //! - `protobuf`, `json` → `wire`: what it says. `mapping`: what that means.
+//! - `supplements`: what log records add to the observation of their span.
 
 mod error;
 mod grpc;
@@ -11,6 +12,7 @@ mod protobuf;
 mod protobuf_out;
 mod receive;
 mod reply;
+mod supplements;
 mod wire;
 
 use xtrace_model::{Batch, ProjectId};
@@ -21,6 +23,7 @@ pub use receive::{
     logs_over_grpc, logs_over_http, method_not_allowed, traces_over_grpc, traces_over_http,
 };
 pub(crate) use reply::Transport;
+pub(crate) use supplements::{Supplements, run as add_supplements};
 
 /// What a body becomes, without a server around it; for the benchmark of its parts.
 #[doc(hidden)]

@@ -13,6 +13,7 @@ use xtrace_model::{Caller, ProjectId, time};
 use super::error::OtlpError;
 use super::mapping::{self, Mapped, Sender};
 use super::reply::{Encoding, Signal, Transport};
+use super::supplements::Concern;
 use super::wire::{Caps, DecodeError};
 use super::{grpc, json, protobuf};
 use crate::auth;
@@ -179,7 +180,13 @@ async fn export(
     if all > 0 {
         check_ingestion_version(&parts.headers)?;
     }
+    let (project, concern) = (batch.project.clone(), Concern::of(&batch));
     let committed = gateway.writer.submit(batch).await?;
+    let (store, writer) = (&gateway.store, &gateway.writer);
+    gateway
+        .supplements
+        .after(store, writer, &project, concern)
+        .await;
     rejected.extend(
         committed
             .refused

@@ -152,6 +152,7 @@ pub(super) const OBSERVATION_COLUMNS: &[&str] = &[
     "metadata_decoded",
     "tool_definitions",
     "otel",
+    "experiment",
     "sent",
     "merge_state",
     "created_at",
@@ -192,6 +193,7 @@ pub(super) fn observation(
         .bool(Some(observation.metadata_decoded))
         .text(observation.tool_definitions.text())
         .text(observation.otel.text())
+        .jsonb(observation.experiment.text().map(str::to_owned))
         .text(sent.as_deref())
         .text(Some(&MergeState::of_observation(observation).to_text()))
         .time(Some(time::from_utc(changed.created_at)))

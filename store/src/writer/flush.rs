@@ -19,7 +19,7 @@ use super::combine::Group;
 use super::insert::{Method, Rows};
 use super::partitions::KnownDays;
 use super::points::{self, KnownSeries};
-use super::{Committed, Request, combine, encode, known, logs};
+use super::{Committed, Request, combine, encode, known, logs, scores};
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
 use crate::{Store, StoreError};
 
@@ -202,11 +202,17 @@ impl Flusher {
         if !groups.is_empty() {
             written = write_documents(&mut transaction, method, groups, stage, now).await?;
         }
-        let new_series =
-            points::write(&mut transaction, method, &self.series, &points, now).await?;
-        let logs = logs::write(&mut transaction, batches, now).await?;
+        // Written once: the stage of known traces comes after that of new ones.
+        let mut new_series = Vec::new();
+        if stage != Stage::New {
+            new_series =
+                points::write(&mut transaction, method, &self.series, &points, now).await?;
+            written.points = points.len();
+            written.logs = logs::write(&mut transaction, batches, now).await?;
+            written.scores = scores::write(&mut transaction, batches, now).await?;
+        }
         transaction.commit().await?;
-        written.count(points.len(), logs);
+        written.count();
         self.series.remember(new_series);
         Ok(())
     }
@@ -260,6 +266,7 @@ async fn write_documents(
     Ok(Written {
         traces: changes.len(),
         observations: changes.iter().map(|change| change.observations.len()).sum(),
+        ..Written::default()
     })
 }
 
@@ -268,15 +275,19 @@ async fn write_documents(
 struct Written {
     traces: usize,
     observations: usize,
+    points: usize,
+    logs: u64,
+    scores: u64,
 }
 
 impl Written {
-    fn count(&self, points: usize, logs: u64) {
+    fn count(&self) {
         let tables = [
             ("traces", self.traces as u64),
             ("observations", self.observations as u64),
-            ("metric_points", points as u64),
-            ("logs", logs),
+            ("metric_points", self.points as u64),
+            ("logs", self.logs),
+            ("scores", self.scores),
         ];
         if tables.iter().all(|(_, rows)| *rows == 0) {
             counter!("xtrace_unchanged_transactions_total").increment(1);

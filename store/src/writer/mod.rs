@@ -7,7 +7,7 @@
 //! - `room`: admission. `flush`: one transaction, from reading to answering.
 //! - `combine` → `known` → `changes` (with `rollup`): what came, what is stored, what differs.
 //! - `encode` → `insert`, `copy`: documents as rows, rows as bytes.
-//! - `points`: metric points. `logs`: log records. `partitions`: days that rows need.
+//! - `points`: metric points. `logs`: log records. `scores`: scores. `partitions`: days that rows need.
 
 mod changes;
 mod combine;
@@ -21,6 +21,7 @@ mod partitions;
 mod points;
 mod rollup;
 mod room;
+mod scores;
 
 pub use flush::encoded_bytes;
 pub(crate) use flush::sum_up_again;
@@ -179,6 +180,7 @@ impl Writer {
             ("observations", batch.observations.len()),
             ("points", batch.points.len()),
             ("logs", batch.logs.len()),
+            ("scores", batch.scores.len()),
         ];
         let outcome = self.queue_and_wait(batch).await;
         match &outcome {
@@ -225,6 +227,8 @@ fn route(batch: &Batch, writers: usize) -> usize {
         point.series.id(&batch.project).hash(&mut hasher);
     } else if let Some(record) = batch.logs.first() {
         record.id.hash(&mut hasher);
+    } else if let Some(score) = batch.scores.first() {
+        score.id.hash(&mut hasher);
     }
     usize::try_from(hasher.digest() % writers as u64).unwrap_or_default()
 }

@@ -80,7 +80,7 @@ impl Case {
         let any_order = self
             .requests
             .iter()
-            .all(|request| request.path == "/v1/traces");
+            .all(|request| protobuf::signal(&request.path).is_some());
         if self.requests.len() > 1 && any_order {
             let backwards: Vec<Request> = self.requests.iter().rev().cloned().collect();
             let twice = [backwards.clone(), self.requests.clone()].concat();
@@ -139,6 +139,14 @@ impl Request {
             Some("pb") => "application/x-protobuf",
             _ => "application/json",
         };
+        // `request.1.traces.json` is one of spans, whatever the others are.
+        let name = file.file_name().and_then(|name| name.to_str());
+        let signal = name.and_then(|name| name.rsplit('.').nth(1));
+        let path = match signal {
+            Some("traces") => "/v1/traces",
+            Some("logs") => "/v1/logs",
+            _ => path,
+        };
         let mut request = Self {
             method: Method::POST,
             path: path.to_owned(),
@@ -177,9 +185,10 @@ impl Request {
     }
 
     fn to_protobuf(&self) -> Option<Self> {
-        let plain_json = self.path == "/v1/traces"
-            && self.headers == [("content-type".to_owned(), "application/json".to_owned())];
-        let body = protobuf::from_json(&serde_json::from_slice(&self.body).ok()?)?;
+        let plain_json =
+            self.headers == [("content-type".to_owned(), "application/json".to_owned())];
+        let signal = protobuf::signal(&self.path)?;
+        let body = protobuf::from_json(signal, &serde_json::from_slice(&self.body).ok()?)?;
         let headers = vec![(
             "content-type".to_owned(),
             "application/x-protobuf".to_owned(),

@@ -31,7 +31,7 @@ pub(super) fn without_clock(value: Value) -> Value {
 /// levels (`response`, `traces` and the rows' fields); below, values must be equal.
 pub(super) fn differences(expected: &Value, found: &Value) -> Vec<String> {
     let mut differences = Vec::new();
-    for key in ["response", "traces", "observations", "series"] {
+    for key in ["response", "traces", "observations", "scores", "series"] {
         if let Some(expected) = expected.get(key) {
             rows(
                 key,
@@ -75,7 +75,13 @@ fn rows(path: &str, expected: &Value, found: &Value, differences: &mut Vec<Strin
         ));
     }
     for row in expected {
-        let same = |other: &&Value| other["id"] == row["id"] && other["traceId"] == row["traceId"];
+        // Rows whose ids are made here are told apart by their names.
+        let key = if row.get("id").is_some() {
+            "id"
+        } else {
+            "name"
+        };
+        let same = |other: &&Value| other[key] == row[key] && other["traceId"] == row["traceId"];
         if let Some(found) = found.iter().find(same) {
             fields(&format!("{path}[{}]", row["id"]), row, found, differences);
         }

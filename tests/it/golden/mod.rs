@@ -28,6 +28,11 @@ async fn otlp_traces() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn otlp_logs() {
+    check("otlp-logs", "/v1/logs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn native_batches() {
     check("native-batch", "/v1/l/batch").await;
 }

@@ -1,21 +1,47 @@
 //! OTLP in JSON as the same request in protobuf, by the official types; and answers back.
 
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::{
     AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value,
 };
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span};
 use prost::Message;
 use serde_json::{Value, json};
 
+/// What a request is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    Traces,
+    Logs,
+}
+
+/// What requests to a path are of, if they are OTLP.
+pub(super) fn signal(path: &str) -> Option<Signal> {
+    match path {
+        "/v1/traces" => Some(Signal::Traces),
+        "/v1/logs" => Some(Signal::Logs),
+        _ => None,
+    }
+}
+
 /// The request in protobuf; none if protobuf can't say the same (odd ids or numbers).
-pub(super) fn from_json(json: &Value) -> Option<Vec<u8>> {
+pub(super) fn from_json(signal: Signal, json: &Value) -> Option<Vec<u8>> {
     json.as_object()?;
-    let resource_spans = list(json, "resourceSpans", resource_spans)?;
-    Some(ExportTraceServiceRequest { resource_spans }.encode_to_vec())
+    Some(match signal {
+        Signal::Traces => {
+            let resource_spans = list(json, "resourceSpans", resource_spans)?;
+            ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+        }
+        Signal::Logs => {
+            let resource_logs = list(json, "resourceLogs", resource_logs)?;
+            ExportLogsServiceRequest { resource_logs }.encode_to_vec()
+        }
+    })
 }
 
 fn list<T>(json: &Value, name: &str, each: fn(&Value) -> Option<T>) -> Option<Vec<T>> {
@@ -50,28 +76,71 @@ fn id(json: &Value, name: &str) -> Option<Vec<u8>> {
     (0..text.len()).step_by(2).map(pair).collect()
 }
 
-fn resource_spans(json: &Value) -> Option<ResourceSpans> {
+fn resource(json: &Value) -> Option<Resource> {
     let resource = json.get("resource").cloned().unwrap_or_default();
+    Some(Resource {
+        attributes: list(&resource, "attributes", key_value)?,
+        dropped_attributes_count: small(&resource, "droppedAttributesCount")?,
+        ..Resource::default()
+    })
+}
+
+fn scope(json: &Value) -> Option<InstrumentationScope> {
+    let scope = json.get("scope").cloned().unwrap_or_default();
+    Some(InstrumentationScope {
+        name: text(&scope, "name")?,
+        version: text(&scope, "version")?,
+        attributes: list(&scope, "attributes", key_value)?,
+        dropped_attributes_count: small(&scope, "droppedAttributesCount")?,
+    })
+}
+
+fn resource_logs(json: &Value) -> Option<ResourceLogs> {
+    Some(ResourceLogs {
+        resource: Some(resource(json)?),
+        scope_logs: list(json, "scopeLogs", scope_logs)?,
+        schema_url: text(json, "schemaUrl")?,
+    })
+}
+
+fn scope_logs(json: &Value) -> Option<ScopeLogs> {
+    Some(ScopeLogs {
+        scope: Some(scope(json)?),
+        log_records: list(json, "logRecords", log_record)?,
+        schema_url: text(json, "schemaUrl")?,
+    })
+}
+
+fn log_record(json: &Value) -> Option<LogRecord> {
+    Some(LogRecord {
+        time_unix_nano: number(json, "timeUnixNano")?,
+        observed_time_unix_nano: number(json, "observedTimeUnixNano")?,
+        severity_number: small(json, "severityNumber")?.cast_signed(),
+        severity_text: text(json, "severityText")?,
+        body: match json.get("body") {
+            Some(body) => Some(any_value(body)?),
+            None => None,
+        },
+        attributes: list(json, "attributes", key_value)?,
+        dropped_attributes_count: small(json, "droppedAttributesCount")?,
+        flags: small(json, "flags")?,
+        trace_id: id(json, "traceId")?,
+        span_id: id(json, "spanId")?,
+        event_name: text(json, "eventName")?,
+    })
+}
+
+fn resource_spans(json: &Value) -> Option<ResourceSpans> {
     Some(ResourceSpans {
-        resource: Some(Resource {
-            attributes: list(&resource, "attributes", key_value)?,
-            dropped_attributes_count: small(&resource, "droppedAttributesCount")?,
-            ..Resource::default()
-        }),
+        resource: Some(resource(json)?),
         scope_spans: list(json, "scopeSpans", scope_spans)?,
         schema_url: text(json, "schemaUrl")?,
     })
 }
 
 fn scope_spans(json: &Value) -> Option<ScopeSpans> {
-    let scope = json.get("scope").cloned().unwrap_or_default();
     Some(ScopeSpans {
-        scope: Some(InstrumentationScope {
-            name: text(&scope, "name")?,
-            version: text(&scope, "version")?,
-            attributes: list(&scope, "attributes", key_value)?,
-            dropped_attributes_count: small(&scope, "droppedAttributesCount")?,
-        }),
+        scope: Some(scope(json)?),
         spans: list(json, "spans", one_span)?,
         schema_url: text(json, "schemaUrl")?,
     })

@@ -7,7 +7,7 @@ use sqlx::{PgConnection, Row};
 
 use crate::harness::Xtrace;
 
-/// All rows of a project: `traces` and `observations`, and `series` if there are any.
+/// All rows of a project: `traces` and `observations`, and `scores` and `series` if there are any.
 pub(super) async fn dump(xtrace: &Xtrace, project: &str) -> Map<String, Value> {
     let mut connection = xtrace.sql().await;
     let mut dump = Map::new();
@@ -17,6 +17,10 @@ pub(super) async fn dump(xtrace: &Xtrace, project: &str) -> Map<String, Value> {
     );
     let observations = rows(&mut connection, project, OBSERVATIONS, observation).await;
     dump.insert("observations".to_owned(), observations);
+    let scores = rows(&mut connection, project, SCORES, score).await;
+    if scores != json!([]) {
+        dump.insert("scores".to_owned(), scores);
+    }
     let series = rows(&mut connection, project, SERIES, series).await;
     if series != json!([]) {
         dump.insert("series".to_owned(), series);
@@ -28,8 +32,10 @@ const TRACES: &str =
     "select *, metadata::text as metadata_text from traces where project_id = $1 order by id";
 const OBSERVATIONS: &str =
     "select *, metadata::text as metadata_text, usage_details::text as usage_text,
-        sent_costs::text as sent_text, cost_details::text as cost_text
+        sent_costs::text as sent_text, cost_details::text as cost_text,
+        experiment::text as experiment_text
    from observations where project_id = $1 order by trace_id, start_time, id";
+const SCORES: &str = "select * from scores where project_id = $1 order by trace_id, id";
 const SERIES: &str = "select s.name, s.environment, s.labels::text as labels,
         array_agg(p.ts order by p.ts) as times, array_agg(p.value order by p.ts) as values
    from metric_series s join metric_points p using (project_id, series_id)
@@ -142,6 +148,9 @@ fn observation(row: &PgRow) -> Value {
     if let Some(tools) = text(row, "tool_definitions") {
         json["toolDefinitions"] = unfolded(Some(tools));
     }
+    if let Some(experiment) = text(row, "experiment_text") {
+        json["experiment"] = unfolded(Some(experiment));
+    }
     if let Some(sent) = text(row, "sent") {
         json["sent"] = unfolded(Some(sent));
     }
@@ -156,6 +165,27 @@ fn observation(row: &PgRow) -> Value {
         json["otel"] = Value::Object(otel);
     }
     json
+}
+
+fn score(row: &PgRow) -> Value {
+    json!({
+        "id": text(row, "id"),
+        "traceId": text(row, "trace_id"),
+        "observationId": text(row, "observation_id"),
+        "sessionId": text(row, "session_id"),
+        "datasetRunId": text(row, "run_id"),
+        "name": text(row, "name"),
+        "source": text(row, "source"),
+        "dataType": text(row, "data_type"),
+        "value": row.get::<f64, _>("value"),
+        "stringValue": text(row, "string_value"),
+        "comment": text(row, "comment"),
+        "environment": text(row, "environment"),
+        "configId": text(row, "config_id"),
+        "queueId": text(row, "queue_id"),
+        "metadata": unfolded(text(row, "metadata")),
+        "timestamp": time(row, "ts"),
+    })
 }
 
 fn series(row: &PgRow) -> Value {

@@ -63,6 +63,15 @@ impl Attributes {
         attributes
     }
 
+    /// Attributes read back from where they were stored.
+    pub(super) fn restore(members: Map<String, Value>) -> Self {
+        let mut attributes = Self::default();
+        for (key, value) in members {
+            attributes.insert(key, value);
+        }
+        attributes
+    }
+
     fn insert(&mut self, key: String, value: Value) {
         self.lengths |= length_bit(&key);
         self.values.insert(key, value);

@@ -363,12 +363,14 @@ fn details_input(span: &Span<'_>) -> Option<Content> {
 }
 
 fn details_output(span: &Span<'_>) -> Option<Content> {
-    let value = span
-        .events
+    span.events
         .details()
         .rev()
-        .find_map(|event| event.get("gen_ai.output.messages"))?;
-    Some(Content::new(value, Vec::new()))
+        .find_map(output_messages)
+        .map(|content| Content {
+            keys: Vec::new(),
+            ..content
+        })
 }
 
 fn messages_input(span: &Span<'_>) -> Option<Content> {
@@ -418,7 +420,7 @@ fn gen_ai_input(span: &Span<'_>) -> Option<Content> {
 }
 
 fn gen_ai_output(span: &Span<'_>) -> Option<Content> {
-    first(span, &["gen_ai.output.messages"])
+    output_messages(span.attributes)
 }
 
 fn pydantic_input(span: &Span<'_>) -> Option<Content> {
@@ -428,8 +430,16 @@ fn pydantic_input(span: &Span<'_>) -> Option<Content> {
         .and_then(|_| with_system(span.attributes, MESSAGES))
 }
 
-fn input_messages(attributes: &Attributes) -> Option<Content> {
+/// What a model was sent, by the attributes of a span or of an event.
+pub(super) fn input_messages(attributes: &Attributes) -> Option<Content> {
     with_system(attributes, "gen_ai.input.messages")
+}
+
+/// What a model answered, by the attributes of a span or of an event.
+pub(super) fn output_messages(attributes: &Attributes) -> Option<Content> {
+    const MESSAGES: &str = "gen_ai.output.messages";
+    let value = attributes.get(MESSAGES)?;
+    Some(Content::new(value, vec![MESSAGES.to_owned()]))
 }
 
 /// Rule SYS: system instructions come first, unless the messages have a system message or are no list.

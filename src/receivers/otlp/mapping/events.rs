@@ -22,8 +22,18 @@ pub(super) struct SpanEvents {
     by_time: Vec<usize>,
 }
 
-const DETAILS: &str = "gen_ai.client.inference.operation.details";
-const CHOICE: &str = "gen_ai.choice";
+/// The event that describes a whole inference.
+pub(super) const DETAILS: &str = "gen_ai.client.inference.operation.details";
+/// The event that tells what the model chose to say.
+pub(super) const CHOICE: &str = "gen_ai.choice";
+
+/// The role of whoever wrote the message that an event of this name tells.
+pub(super) fn role_of(event: &str) -> Option<&str> {
+    let role = event.strip_prefix("gen_ai.")?.strip_suffix(".message")?;
+    ["system", "user", "assistant", "tool"]
+        .contains(&role)
+        .then_some(role)
+}
 
 impl SpanEvents {
     pub(super) fn new(events: Vec<wire::Event<'_>>) -> Self {
@@ -57,17 +67,20 @@ impl SpanEvents {
             .map(|event| &event.attributes)
     }
 
+    /// Times and attributes of the events of a name.
+    pub(super) fn timed(&self, name: &str) -> impl Iterator<Item = (u64, &Attributes)> {
+        self.in_time()
+            .filter(move |event| event.name == name)
+            .map(|event| (event.time_unix_nano, &event.attributes))
+    }
+
     /// The messages sent to the model, one an event.
     pub(super) fn input_messages(&self) -> Option<Value> {
         let messages: Vec<Value> = self
             .in_time()
             .filter_map(|event| {
-                let role = event
-                    .name
-                    .strip_prefix("gen_ai.")?
-                    .strip_suffix(".message")?;
-                let known = ["system", "user", "assistant", "tool"].contains(&role);
-                known.then(|| message(json!({"role": role}), &event.attributes))
+                let role = role_of(&event.name)?;
+                Some(message(json!({"role": role}), &event.attributes))
             })
             .collect();
         (!messages.is_empty()).then_some(Value::Array(messages))
@@ -86,17 +99,9 @@ impl SpanEvents {
         }
     }
 
-    /// What the last exception says, with its type in front.
+    /// What the last exception says.
     pub(super) fn exception(&self) -> Option<String> {
-        let event = self
-            .in_time()
-            .rev()
-            .find(|event| event.name == "exception")?;
-        let text = event.attributes.text("exception.message");
-        match (event.attributes.text("exception.type"), text) {
-            (Some(kind), Some(text)) => Some(format!("{kind}: {text}")),
-            (kind, text) => text.or(kind),
-        }
+        self.named("exception").next_back().and_then(exception)
     }
 
     /// When the first token came, where an event tells.
@@ -125,6 +130,15 @@ impl SpanEvents {
             json
         };
         self.events.iter().map(event).collect()
+    }
+}
+
+/// What an exception says, with its type in front.
+pub(super) fn exception(attributes: &Attributes) -> Option<String> {
+    let text = attributes.text("exception.message");
+    match (attributes.text("exception.type"), text) {
+        (Some(kind), Some(text)) => Some(format!("{kind}: {text}")),
+        (kind, text) => text.or(kind),
     }
 }
 

@@ -6,12 +6,13 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use xtrace_model::text::without_nul;
-use xtrace_model::{Batch, LogRecord, Micros, ObservationId, ProjectId, TraceId, json};
+use xtrace_model::{Batch, LogRecord, Micros, ObservationId, ProjectId, Score, TraceId, json};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::attributes::{Attributes, to_json};
 use super::context::ScopeContext;
-use super::{Mapped, Sender, each_item};
+use super::evaluation::{self, Judged};
+use super::{Mapped, Sender, each_item, log_content, trace_fields};
 use crate::receivers::otlp::wire::{self, Export};
 
 /// Attributes that named an event before records had a field for it.
@@ -26,9 +27,12 @@ pub(in crate::receivers::otlp) fn map_logs(
 ) -> Mapped {
     let mut batch = Batch::new(project);
     let mut alike = HashMap::new();
-    each_item(export, sender, received, |record, _, context| {
-        let record = map_record(record, context, &mut alike);
+    each_item(export, sender, received, |record, resource, context| {
+        let (record, attributes) = map_record(record, context, &mut alike);
         batch.bytes += footprint(&record);
+        batch
+            .scores
+            .extend(score(&record, &attributes, resource, received));
         batch.logs.push(record);
     });
     Mapped {
@@ -59,7 +63,7 @@ fn map_record(
     record: wire::LogRecord<'_>,
     context: &ScopeContext,
     alike: &mut HashMap<u128, u32>,
-) -> LogRecord {
+) -> (LogRecord, Attributes) {
     let attributes = Attributes::new(record.attributes);
     let said = |text: &str| Some(without_nul(text).into_owned()).filter(|text| !text.is_empty());
     let rest = Rest {
@@ -82,16 +86,22 @@ fn map_record(
     let trace_id = record.trace_id.to_hex();
     let trace_id = trace_id.and_then(|id| TraceId::parse(id).ok());
     let span_id = record.span_id.to_hex().filter(|_| trace_id.is_some());
+    let event_name = said(&record.event_name).or_else(|| attributes.first_text(&EVENT_NAME_KEYS));
     let mut mapped = LogRecord {
         id: String::new(),
         time: time.or(observed).unwrap_or(context.received),
         observed,
         severity: record.severity_number,
         severity_text: said(&record.severity_text),
-        event_name: said(&record.event_name).or_else(|| attributes.first_text(&EVENT_NAME_KEYS)),
+        event_name,
         body: body(record.body),
         trace_id,
         span_id: span_id.and_then(|id| ObservationId::parse(id).ok()),
+        sent_unix_nano: match record.time_unix_nano {
+            0 => record.observed_time_unix_nano,
+            sent => sent,
+        },
+        has_content: false,
         attributes: json::storable(attributes.to_object()).to_string(),
         rest: serde_json::to_string(&rest).expect("texts, numbers and JSON serialise"),
     };
@@ -99,7 +109,34 @@ fn map_record(
     let count = alike.entry(digest).or_default();
     mapped.id = format!("{:032x}", digest.wrapping_add(u128::from(*count)));
     *count += 1;
-    mapped
+    mapped.has_content = mapped.span_id.is_some()
+        && mapped
+            .event_name
+            .as_deref()
+            .is_some_and(log_content::is_content);
+    (mapped, attributes)
+}
+
+/// The score that a record tells, if it is an evaluation of a span.
+fn score(
+    record: &LogRecord,
+    attributes: &Attributes,
+    resource: &Attributes,
+    received: Micros,
+) -> Option<Score> {
+    let trace = record.trace_id.as_ref()?;
+    if record.event_name.as_deref() != Some(evaluation::EVENT) {
+        return None;
+    }
+    let environment = trace_fields::environment(attributes, resource);
+    let judged = Judged {
+        trace,
+        span: record.span_id.as_ref(),
+        time_unix_nano: record.sent_unix_nano,
+        received,
+        environment: environment.as_deref(),
+    };
+    evaluation::of_event(attributes, judged)
 }
 
 /// JSON text; none for a record without a body.

@@ -5,12 +5,15 @@ mod attributes;
 mod content;
 mod content_keys;
 mod context;
+mod evaluation;
 mod events;
+mod experiment;
 mod genkit;
 mod identity;
 mod indexed;
 mod kind;
 mod leftovers;
+mod log_content;
 mod logs;
 mod metadata;
 mod model;
@@ -30,6 +33,7 @@ use identity::SpanIds;
 use span::SpanMapping;
 
 pub(super) use context::Sender;
+pub(super) use log_content::{CONTENT_EVENTS, StoredRecord, StoredSpan, supplement};
 pub(super) use logs::map_logs;
 pub(crate) use trace_fields::{cut, cut_tags};
 
@@ -128,7 +132,9 @@ fn map_span(
 ) {
     match SpanIds::of(&span) {
         Ok(ids) => {
-            let (observation, trace) = SpanMapping::new(span, ids, resource, context).finish();
+            let mapping = SpanMapping::new(span, ids, resource, context);
+            let (observation, trace, scores) = mapping.finish();
+            mapped.batch.scores.extend(scores);
             mapped.batch.bytes += footprint(&observation, &trace);
             mapped.batch.observations.push(observation);
             // Spans of a trace mostly come together: its parts are merged here, not by the writer.

@@ -10,17 +10,18 @@ use xtrace_model::register::{
 };
 use xtrace_model::text::without_nul;
 use xtrace_model::tree::OwnedTree;
-use xtrace_model::{Micros, Observation, Register, Stamp, Trace, Tree, environment, time, tree};
+use xtrace_model::{Micros, Observation, Register, Score, Stamp, Trace, Tree, time, tree};
 
 use super::attributes::{self, Attributes};
 use super::content::{self, Sides};
 use super::context::ScopeContext;
+use super::evaluation::{self, Judged};
 use super::events::SpanEvents;
 use super::identity::{SpanIds, Times};
 use super::leftovers::LeftAttributes;
 use super::metadata::{self, Domain};
 use super::trace_fields::{self, RootClass, cut};
-use super::{LIVEKIT_SCOPE, kind, leftovers, model, usage};
+use super::{LIVEKIT_SCOPE, experiment, kind, leftovers, model, usage};
 use crate::receivers::otlp::wire;
 
 /// Spans of LiveKit that nobody looks for (rule O-LIVEKIT).
@@ -114,9 +115,23 @@ impl<'a> SpanMapping<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> (Observation, Trace) {
-        let trace = self.trace();
-        (self.observation(), trace)
+    pub(super) fn finish(self) -> (Observation, Trace, Vec<Score>) {
+        let (trace, scores) = (self.trace(), self.scores());
+        (self.observation(), trace, scores)
+    }
+
+    /// What evaluations say of this span.
+    fn scores(&self) -> Vec<Score> {
+        let environment = self.environment();
+        let (start, _) = self.times.ordering();
+        let judged = Judged {
+            trace: &self.ids.trace,
+            span: Some(&self.ids.span),
+            time_unix_nano: start.unsigned_abs(),
+            received: self.context.received,
+            environment: environment.as_deref(),
+        };
+        evaluation::of_span(&self.attributes, &self.events, judged)
     }
 
     /// Orders the versions of this span's fields (rule V-13).
@@ -165,6 +180,7 @@ impl<'a> SpanMapping<'a> {
         observation.usage = Register::of(Some(usage).filter(|usage| !usage.is_empty()), stamp);
         observation.sent_costs = Register::of(Some(costs).filter(|costs| !costs.is_empty()), stamp);
         observation.tool_definitions = text(leftovers::tool_definitions(attributes));
+        observation.experiment = text(experiment::of(attributes));
         observation.metadata_decoded = self.context.source.encodes_metadata();
         observation.parent_id = text(self.ids.parent);
         observation.name = text(Some(self.name).filter(|name| !name.is_empty()));
@@ -250,19 +266,8 @@ impl<'a> SpanMapping<'a> {
         }
     }
 
-    /// Section 5: each key on the span, then on the resource; none if nobody names one.
     fn environment(&self) -> Option<String> {
-        const KEYS: [&str; 3] = [
-            "langfuse.environment",
-            "deployment.environment.name",
-            "deployment.environment",
-        ];
-        let named = KEYS.iter().find_map(|key| {
-            self.attributes
-                .text(key)
-                .or_else(|| self.resource.text(key))
-        });
-        named.map(|name| environment::normalise(&name))
+        trace_fields::environment(&self.attributes, self.resource)
     }
 
     fn version(&self) -> Option<String> {

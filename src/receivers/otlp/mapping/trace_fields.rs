@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use xtrace_model::environment;
 use xtrace_model::text::cut_chars;
 
 use super::attributes::{Attributes, to_text};
@@ -78,6 +79,19 @@ pub(super) fn user_id(attributes: &Attributes) -> Option<String> {
 
 pub(super) fn session_id(attributes: &Attributes) -> Option<String> {
     cut(attributes.first_text(&SESSION))
+}
+
+/// Section 5: each key on the span or record, then on the resource; none if nobody names one.
+pub(super) fn environment(attributes: &Attributes, resource: &Attributes) -> Option<String> {
+    const KEYS: [&str; 3] = [
+        "langfuse.environment",
+        "deployment.environment.name",
+        "deployment.environment",
+    ];
+    let mut named = KEYS
+        .iter()
+        .filter_map(|key| attributes.text(key).or_else(|| resource.text(key)));
+    named.next().map(|name| environment::normalise(&name))
 }
 
 /// Spans can only say that a trace is public.
