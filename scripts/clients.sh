@@ -8,7 +8,9 @@ ensure_clients() {
     python_environment otel-python tests/clients/otel-python/requirements.txt
     python_environment langfuse-3 tests/clients/langfuse-python/requirements-3.txt
     python_environment langfuse-5 tests/clients/langfuse-python/requirements-5.txt
+    python_environment instrumentations tests/clients/instrumentations/requirements.txt
     node_environment otel-js
+    node_environment vercel-ai
     CARGO_TARGET_DIR=target/clients/otel-rust-target cargo build --quiet --locked \
         --manifest-path tests/clients/otel-rust/Cargo.toml
     CARGO_TARGET_DIR=target/clients/published-rust cargo build --quiet --locked \

@@ -9,7 +9,7 @@ use tokio::process::Command;
 use crate::harness::{PUBLIC_KEY, SECRET_KEY, TOKEN, Xtrace};
 
 /// A program of `target/clients`.
-fn program(path: &str) -> PathBuf {
+pub(crate) fn program(path: &str) -> PathBuf {
     let program = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("target/clients")
         .join(path);
@@ -22,14 +22,14 @@ fn program(path: &str) -> PathBuf {
 }
 
 /// A script of `tests/clients`.
-fn script(path: &str) -> PathBuf {
+pub(crate) fn script(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/clients")
         .join(path)
 }
 
 /// Runs a client to its end; it must succeed. Returns the last line that it printed.
-async fn run(command: &mut Command) -> String {
+pub(crate) async fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().await.unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (said, complained) = (text(&output.stdout), text(&output.stderr));
@@ -37,7 +37,7 @@ async fn run(command: &mut Command) -> String {
     said.lines().last().unwrap_or_default().to_owned()
 }
 
-fn named<'a>(trace: &'a Value, name: &str) -> &'a Value {
+pub(crate) fn named<'a>(trace: &'a Value, name: &str) -> &'a Value {
     let observations = trace["observations"].as_array().unwrap();
     observations
         .iter()

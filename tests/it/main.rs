@@ -5,9 +5,11 @@
 mod bad_input; // hostile sizes and random bytes
 mod clients; // real SDKs from their registries
 mod decoders; // our decoder against prost's
+mod fake_model;
 mod faults; // kills, cuts, full disks: what is acknowledged is there
 mod golden; // fixtures: wire bytes in, answers and rows out
 mod harness; // a real server on a real database
+mod instrumentations;
 mod limits; // rate limits and request ids
 mod logs; // log records, in and out
 mod merging; // any order, any split, any repetition

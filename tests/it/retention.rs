@@ -79,17 +79,24 @@ async fn rows_that_waited_in_the_default_partition_move_to_their_own() {
     let mut connection = xtrace.sql().await;
     let day = Utc::now() + TimeDelta::days(7);
     let partition = day.format("observations_%Y%m%d").to_string();
-    // As if the service had not run for a week: the day's partition is not made yet.
-    let drop = sqlx::AssertSqlSafe(format!("drop table {partition}"));
-    sqlx::query(drop).execute(&mut connection).await.unwrap();
     let observation = json!({"id": "o", "traceId": "t", "startTime": day.to_rfc3339()});
     let batch = json!({"observations": [observation]});
-    assert_eq!(xtrace.post("/v1/l/batch", &batch).await.0, 200);
     let place = "select tableoid::regclass::text from observations";
-    let before: String = sqlx::query_scalar(place)
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+    let mut before = String::new();
+    // The round of maintenance that the server begins with may make the partition once more.
+    for _ in 0..3 {
+        // As if the service had not run for a week: the day's partition is not made yet.
+        let drop = sqlx::AssertSqlSafe(format!("drop table {partition}"));
+        sqlx::query(drop).execute(&mut connection).await.unwrap();
+        assert_eq!(xtrace.post("/v1/l/batch", &batch).await.0, 200);
+        before = sqlx::query_scalar(place)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        if before == "observations_default" {
+            break;
+        }
+    }
     assert_eq!(before, "observations_default");
     maintenance::once(&xtrace.store, Retention::default())
         .await

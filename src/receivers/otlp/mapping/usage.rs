@@ -143,7 +143,7 @@ pub(super) fn of(attributes: &Attributes, source: &Source) -> Usage {
         return usage::with_total(units);
     }
     let mut reported = reported(attributes);
-    if source.scope_name() == Some("ai") {
+    if source.scope_name() == Some("ai") && !(reported.is_empty() && is_outer_call(attributes)) {
         vercel(attributes, &mut reported);
     }
     if source.scope_name() == Some("gcp.vertex.agent") {
@@ -187,6 +187,12 @@ fn reported(attributes: &Attributes) -> BTreeMap<String, i64> {
     all.filter(|(name, _)| !NO_COUNTS.contains(name))
         .filter_map(|(name, value)| Some((name.to_owned(), usage::count(value)?)))
         .collect()
+}
+
+/// Whether a span of the Vercel AI SDK is around the calls of the model, which report the usage.
+fn is_outer_call(attributes: &Attributes) -> bool {
+    let operation = attributes.str("ai.operationId");
+    operation.is_some_and(|operation| !operation.contains(".do"))
 }
 
 /// U-3: what the Vercel AI SDK adds.
