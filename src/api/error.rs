@@ -70,7 +70,9 @@ impl ApiError {
             }
             Self::Body(BodyError::Overloaded) => UNAVAILABLE,
             Self::Body(BodyError::Slow) => (StatusCode::REQUEST_TIMEOUT, "TIMEOUT"),
-            Self::Fault => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR"),
+            Self::Fault | Self::Body(BodyError::Fault) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR")
+            }
             Self::Body(BodyError::Encoding) => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE")
             }

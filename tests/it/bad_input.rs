@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use xtrace::receivers::body::{BodyError, Encoding};
 
 use crate::harness::{SeparateXtrace, TOKEN, Xtrace, answer};
 
@@ -236,10 +237,17 @@ fn any_bytes_are_answered() {
             decode_both(&bytes);
             let mut spoiled = seed.clone();
             let end = (at + bytes.len()).min(spoiled.len());
-            spoiled.splice(at..end, bytes);
+            spoiled.splice(at..end, bytes.iter().copied());
             decode_both(&spoiled);
             // Mapped too, if there is anything to map.
             xtrace::receivers::otlp::batch_of(&spoiled, is_json, &project);
+            xtrace::receivers::otlp::batch_of_logs(&spoiled, is_json, &project);
+            for encoding in [Encoding::Gzip, Encoding::Deflate, Encoding::Zstd] {
+                match encoding.inflate(&bytes, 1 << 20) {
+                    Ok(inflated) => prop_assert!(inflated.len() <= 1 << 20),
+                    Err(error) => prop_assert_eq!(error, BodyError::Corrupt),
+                }
+            }
             Ok(())
         });
     assert!(outcome.is_ok(), "{outcome:?}");

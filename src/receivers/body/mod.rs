@@ -37,6 +37,9 @@ pub enum BodyError {
     /// The client went away before the body was whole.
     #[error("the body could not be read to its end")]
     Broken,
+    /// Inflating it failed for a fault of ours.
+    #[error("the body could not be decompressed for a fault of this server")]
+    Fault,
     /// The client did not send all of it in time.
     #[error("the body did not arrive within {} seconds", READ_TIMEOUT.as_secs())]
     Slow,
@@ -51,6 +54,7 @@ impl BodyError {
             Self::Encoding => "content_encoding",
             Self::Corrupt => "body_corrupt",
             Self::Broken => "body_broken_off",
+            Self::Fault => "body_fault",
             Self::Slow => "body_slow",
         }
     }
@@ -216,7 +220,7 @@ async fn inflate_aside(
 ) -> Result<Bytes, BodyError> {
     tokio::task::spawn_blocking(move || encoding.inflate(&wire, limit_bytes))
         .await
-        .unwrap_or(Err(BodyError::Corrupt))
+        .unwrap_or(Err(BodyError::Fault))
 }
 
 #[cfg(test)]

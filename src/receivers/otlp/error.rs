@@ -61,7 +61,7 @@ impl OtlpError {
             }
             Self::Body(BodyError::Overloaded) => (StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::Body(BodyError::Slow) => (StatusCode::REQUEST_TIMEOUT, 4),
-            Self::Fault => (StatusCode::INTERNAL_SERVER_ERROR, 13),
+            Self::Fault | Self::Body(BodyError::Fault) => (StatusCode::INTERNAL_SERVER_ERROR, 13),
             Self::Body(BodyError::Corrupt | BodyError::Broken)
             | Self::Decode(DecodeError::Protobuf(_) | DecodeError::Json(_))
             | Self::IngestionVersion(_)

@@ -39,6 +39,20 @@ pub fn batch_of(body: &[u8], is_json: bool, project: &ProjectId) -> Option<Batch
     }
 }
 
+/// The same for log records.
+#[doc(hidden)]
+pub fn batch_of_logs(body: &[u8], is_json: bool, project: &ProjectId) -> Option<Batch> {
+    let caps = wire::Caps::default();
+    let sender = mapping::Sender::default();
+    let map = |export| mapping::map_logs(export, project.clone(), &sender, 0).batch;
+    if is_json {
+        let text = xtrace_model::text::repair_json(body);
+        json::decode(&text, caps).ok().map(map)
+    } else {
+        protobuf::decode(body, caps).ok().map(map)
+    }
+}
+
 /// Reports whether a body can be decoded as spans; for the fuzzed property that any bytes get an answer.
 #[doc(hidden)]
 pub fn decodes(body: &[u8], is_json: bool) -> bool {

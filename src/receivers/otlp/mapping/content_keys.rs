@@ -3,47 +3,11 @@
 use serde_json::Value;
 
 use super::attributes::is_said;
+use super::conventions::RULES;
 
 /// Keys that carry content (M-KEYS): they have the larger cap, and leave the attributes when their
 /// value says nothing.
 pub(super) fn is_content_key(key: &str) -> bool {
-    const EXACT: [&str; 24] = [
-        "langfuse.trace.input",
-        "langfuse.trace.output",
-        "langfuse.observation.input",
-        "langfuse.observation.output",
-        "traceloop.entity.input",
-        "traceloop.entity.output",
-        "input.value",
-        "output.value",
-        "input",
-        "output",
-        "prompt",
-        "all_messages_events",
-        "events",
-        "final_result",
-        "pydantic_ai.all_messages",
-        "mlflow.spanInputs",
-        "mlflow.spanOutputs",
-        "gen_ai.system_instructions",
-        "gen_ai.input.messages",
-        "gen_ai.output.messages",
-        "gen_ai.tool.call.arguments",
-        "gen_ai.tool.call.result",
-        "genkit:input",
-        "genkit:output",
-    ];
-    const PREFIXED: [&str; 9] = [
-        "ai.prompt",
-        "ai.response.",
-        "ai.result.",
-        "ai.toolCall.",
-        "gcp.vertex.agent.",
-        "lk.",
-        "llm.input_messages",
-        "llm.output_messages",
-        "flue.",
-    ];
     let indexed = ["gen_ai.prompt", "gen_ai.completion"].iter().any(|prefix| {
         key.strip_prefix(prefix).is_some_and(|rest| {
             rest.is_empty()
@@ -52,7 +16,7 @@ pub(super) fn is_content_key(key: &str) -> bool {
                     .is_some_and(|path| is_message_path(prefix, path))
         })
     });
-    indexed || EXACT.contains(&key) || PREFIXED.iter().any(|prefix| key.starts_with(prefix))
+    indexed || RULES.is_content_key(key)
 }
 
 /// Whether a content attribute says nothing, and so is left out of the attributes.

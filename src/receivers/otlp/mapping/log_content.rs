@@ -11,10 +11,12 @@ use xtrace_model::{
 };
 
 use super::attributes::{Attributes, to_text, unfold};
+use super::content::Content;
 use super::context::Source;
+use super::conventions::{input_messages, output_messages};
 use super::events::{self, CHOICE, DETAILS};
 use super::trace_fields::RootClass;
-use super::{content, leftovers, model, usage};
+use super::{leftovers, model, usage};
 
 /// Names of the records that have content.
 pub(in crate::receivers::otlp) const CONTENT_EVENTS: [&str; 8] = [
@@ -156,11 +158,9 @@ impl Told {
 
     /// Of several such records the last that has a side tells it.
     fn take_details(&mut self, attributes: Attributes) {
-        let text = |content: content::Content| content.text;
-        self.input = content::input_messages(&attributes)
-            .map(text)
-            .or(self.input.take());
-        self.output = content::output_messages(&attributes)
+        let text = |content: Content| content.text;
+        self.input = input_messages(&attributes).map(text).or(self.input.take());
+        self.output = output_messages(&attributes)
             .map(text)
             .or(self.output.take());
         self.details = Some(attributes);

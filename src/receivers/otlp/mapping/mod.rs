@@ -1,14 +1,15 @@
 //! From OTLP spans to observations and traces. docs/mapping.md states the rules that the ids in
-//! comments (P0, U-5, V-13, …) refer to; one file here holds the rules of one field.
+//! comments (P0, U-5, V-13, …) refer to; one file here holds the rules of one field, and one in
+//! [`conventions`] what one emitter calls things.
 
 mod attributes;
 mod content;
 mod content_keys;
 mod context;
+mod conventions;
 mod evaluation;
 mod events;
 mod experiment;
-mod genkit;
 mod identity;
 mod indexed;
 mod kind;
@@ -36,9 +37,6 @@ pub(super) use context::Sender;
 pub(super) use log_content::{CONTENT_EVENTS, StoredRecord, StoredSpan, supplement};
 pub(super) use logs::map_logs;
 pub(crate) use trace_fields::{cut, cut_tags};
-
-/// The instrumentation scope of LiveKit's agents.
-const LIVEKIT_SCOPE: &str = "livekit-agents";
 
 /// Spans of one request, mapped.
 #[derive(Debug)]
@@ -130,6 +128,9 @@ fn map_span(
     traces: &mut HashMap<TraceId, usize>,
     mapped: &mut Mapped,
 ) {
+    if conventions::is_placeholder(&span) {
+        return;
+    }
     match SpanIds::of(&span) {
         Ok(ids) => {
             let mapping = SpanMapping::new(span, ids, resource, context);

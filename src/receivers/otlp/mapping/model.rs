@@ -2,26 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::attributes::{Attributes, as_object, to_text};
-use super::{Source, genkit};
-
-/// Attributes that name the model, first wins.
-const NAMES: [&str; 14] = [
-    "langfuse.observation.model.name",
-    "gen_ai.response.model",
-    "ai.model.id",
-    "gen_ai.request.model",
-    "llm.response.model",
-    "llm.model_name",
-    "model",
-    "llm.response.model_name",
-    "llm.request.model_name",
-    "embedding.model_name",
-    "reranker.model_name",
-    "mlflow.llm.model",
-    "ls.model_name",
-    "langsmith.metadata.ls_model_name",
-];
+use super::Source;
+use super::attributes::{Attributes, as_object};
+use super::conventions::{RULES, genkit, vercel};
 
 /// Rule U-0: spans of whole agents carry the sums of their children's usage; counting both would
 /// double the cost, so these have no model, usage or cost of their own.
@@ -38,7 +21,7 @@ pub(super) fn name(attributes: &Attributes) -> Option<String> {
         return None;
     }
     attributes
-        .first_text(&NAMES)
+        .first_text(&RULES.models)
         .map(|name| name.trim_matches('"').to_owned())
         .or_else(|| genkit::model(attributes))
 }
@@ -48,8 +31,8 @@ pub(super) fn parameters(attributes: &Attributes, source: &Source) -> Option<Str
     let explicit = attributes
         .get("langfuse.observation.model.parameters")
         .and_then(as_object);
-    let parameters = if source.scope_name() == Some("ai") {
-        let mut parameters = vercel_parameters(attributes);
+    let parameters = if source.scope_name() == Some(vercel::SCOPE) {
+        let mut parameters = vercel::parameters(attributes);
         parameters.extend(explicit.unwrap_or_default());
         parameters
     } else {
@@ -105,40 +88,4 @@ fn request_parameters(attributes: &Attributes) -> Map<String, Value> {
         }
     }
     parameters
-}
-
-/// The Vercel AI SDK's fixed list; values as JavaScript prints them.
-fn vercel_parameters(attributes: &Attributes) -> Map<String, Value> {
-    const SOURCES: [(&str, &[&str]); 9] = [
-        ("maxSteps", &["ai.settings.maxSteps"]),
-        ("toolChoice", &["ai.prompt.toolChoice"]),
-        ("maxTokens", &["gen_ai.request.max_tokens"]),
-        (
-            "finishReason",
-            &["gen_ai.response.finish_reasons", "gen_ai.finishReason"],
-        ),
-        ("system", &["gen_ai.system", "ai.model.provider"]),
-        ("maxRetries", &["ai.settings.maxRetries"]),
-        ("mode", &["ai.settings.mode"]),
-        ("temperature", &["gen_ai.request.temperature"]),
-        (
-            "service_tier",
-            &[
-                "ai.response.providerMetadata.openai.serviceTier",
-                "gen_ai.request.service_tier",
-            ],
-        ),
-    ];
-    let found = SOURCES.iter().filter_map(|(name, keys)| {
-        let (_, value) = attributes.first(keys)?;
-        Some(((*name).to_owned(), Value::String(javascript_text(value))))
-    });
-    found.collect()
-}
-
-fn javascript_text(value: &Value) -> String {
-    match value {
-        Value::Array(items) => items.iter().map(to_text).collect::<Vec<_>>().join(","),
-        other => to_text(other),
-    }
 }

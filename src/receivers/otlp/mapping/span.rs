@@ -15,32 +15,15 @@ use xtrace_model::{Micros, Observation, Register, Score, Stamp, Trace, Tree, tim
 use super::attributes::{self, Attributes};
 use super::content::{self, Sides};
 use super::context::ScopeContext;
+use super::conventions::is_plumbing;
 use super::evaluation::{self, Judged};
 use super::events::SpanEvents;
 use super::identity::{SpanIds, Times};
 use super::leftovers::LeftAttributes;
 use super::metadata::{self, Domain};
 use super::trace_fields::{self, RootClass, cut};
-use super::{LIVEKIT_SCOPE, experiment, kind, leftovers, model, usage};
+use super::{experiment, kind, leftovers, model, usage};
 use crate::receivers::otlp::wire;
-
-/// Spans of LiveKit that nobody looks for (rule O-LIVEKIT).
-const LIVEKIT_PLUMBING: [&str; 14] = [
-    "user_speaking",
-    "eou_detection",
-    "llm_request_run",
-    "tts_node",
-    "tts_request",
-    "tts_request_run",
-    "tts_stream_adapter",
-    "agent_speaking",
-    "drain_agent_activity",
-    "on_exit",
-    "on_enter",
-    "llm_fallback_adapter",
-    "tts_fallback_adapter",
-    "start_agent_activity",
-];
 
 /// One span on its way to an observation and a part of its trace.
 pub(super) struct SpanMapping<'a> {
@@ -281,10 +264,7 @@ impl<'a> SpanMapping<'a> {
             .attributes
             .str("langfuse.observation.level")
             .and_then(Level::parse);
-        let plumbing = || {
-            let livekit = self.context.source.scope_name() == Some(LIVEKIT_SCOPE);
-            (livekit && LIVEKIT_PLUMBING.contains(&self.name.as_str())).then_some(Level::Debug)
-        };
+        let plumbing = || is_plumbing(&self.context.source, &self.name).then_some(Level::Debug);
         named
             .or_else(|| (self.status.0 == 2).then_some(Level::Error))
             .or_else(plumbing)

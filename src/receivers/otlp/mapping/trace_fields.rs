@@ -7,40 +7,12 @@ use xtrace_model::environment;
 use xtrace_model::text::cut_chars;
 
 use super::attributes::{Attributes, to_text};
+use super::conventions::RULES;
 
 /// Rule V-10.
 pub(super) const NAME_CHARS_MAX: usize = 1000;
 const TAG_CHARS_MAX: usize = 200;
 const TAGS_MAX: usize = 100;
-
-const USER: [&str; 5] = [
-    "langfuse.user.id",
-    "user.id",
-    "langfuse.observation.metadata.langfuse_user_id",
-    "langfuse.trace.metadata.langfuse_user_id",
-    "ai.telemetry.metadata.userId",
-];
-const SESSION: [&str; 10] = [
-    "langfuse.session.id",
-    "session.id",
-    "gen_ai.conversation.id",
-    "langfuse.observation.metadata.langfuse_session_id",
-    "langfuse.trace.metadata.langfuse_session_id",
-    "ai.telemetry.metadata.sessionId",
-    "langsmith.trace.session_id",
-    "traceloop.association.properties.session_id",
-    "gcp.vertex.agent.session_id",
-    "mlflow.trace.session",
-];
-const TAGS: [&str; 7] = [
-    "langfuse.trace.tags",
-    "langfuse.tags",
-    "langfuse.observation.metadata.langfuse_tags",
-    "langfuse.trace.metadata.langfuse_tags",
-    "ai.telemetry.metadata.tags",
-    "tag.tags",
-    "langsmith.span.tags",
-];
 
 /// How strongly a span stands for its trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,11 +46,11 @@ pub(super) fn name(attributes: &Attributes) -> Option<String> {
 }
 
 pub(super) fn user_id(attributes: &Attributes) -> Option<String> {
-    cut(attributes.first_text(&USER))
+    cut(attributes.first_text(&RULES.users))
 }
 
 pub(super) fn session_id(attributes: &Attributes) -> Option<String> {
-    cut(attributes.first_text(&SESSION))
+    cut(attributes.first_text(&RULES.sessions))
 }
 
 /// Section 5: each key on the span or record, then on the resource; none if nobody names one.
@@ -104,7 +76,7 @@ pub(super) fn public(attributes: &Attributes) -> Option<bool> {
 
 /// Rule V-6: an array, a JSON array as text, comma-separated text, or one tag.
 pub(super) fn tags(attributes: &Attributes) -> BTreeSet<String> {
-    let Some((_, value)) = attributes.first(&TAGS) else {
+    let Some((_, value)) = attributes.first(&RULES.tags) else {
         return BTreeSet::new();
     };
     let tags: Vec<String> = match value {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
 use xtrace_model::usage::{self, Costs, Usage};
 
 use super::attributes::{Attributes, as_object};
-use super::{Source, genkit, model};
+use super::conventions::{GOOGLE_ADK_SCOPE, genkit, vercel};
+use super::{Source, model};
 
 /// Names that emitters give to one kind of unit; the first that was sent counts.
 struct Aliases {
@@ -143,10 +143,10 @@ pub(super) fn of(attributes: &Attributes, source: &Source) -> Usage {
         return usage::with_total(units);
     }
     let mut reported = reported(attributes);
-    if source.scope_name() == Some("ai") && !(reported.is_empty() && is_outer_call(attributes)) {
-        vercel(attributes, &mut reported);
+    if source.scope_name() == Some(vercel::SCOPE) {
+        vercel::add_usage(attributes, &mut reported);
     }
-    if source.scope_name() == Some("gcp.vertex.agent") {
+    if source.scope_name() == Some(GOOGLE_ADK_SCOPE) {
         google(attributes, &mut reported);
     }
     if reported.is_empty()
@@ -187,69 +187,6 @@ fn reported(attributes: &Attributes) -> BTreeMap<String, i64> {
     all.filter(|(name, _)| !NO_COUNTS.contains(name))
         .filter_map(|(name, value)| Some((name.to_owned(), usage::count(value)?)))
         .collect()
-}
-
-/// Whether a span of the Vercel AI SDK is around the calls of the model, which report the usage.
-fn is_outer_call(attributes: &Attributes) -> bool {
-    let operation = attributes.str("ai.operationId");
-    operation.is_some_and(|operation| !operation.contains(".do"))
-}
-
-/// U-3: what the Vercel AI SDK adds.
-fn vercel(attributes: &Attributes, reported: &mut BTreeMap<String, i64>) {
-    const OWN: [(&str, &str); 3] = [
-        ("ai.usage.tokens", "total_tokens"),
-        ("ai.usage.cachedInputTokens", "input_cached_tokens"),
-        ("ai.usage.reasoningTokens", "reasoning_tokens"),
-    ];
-    const PROVIDER: [(&[&str], &str); 9] = [
-        (&["openai", "cachedPromptTokens"], "input_cached_tokens"),
-        (&["openai", "reasoningTokens"], "reasoning_tokens"),
-        (
-            &["openai", "acceptedPredictionTokens"],
-            "accepted_prediction_tokens",
-        ),
-        (
-            &["openai", "rejectedPredictionTokens"],
-            "rejected_prediction_tokens",
-        ),
-        (
-            &["anthropic", "usage", "cache_read_input_tokens"],
-            "input_cached_tokens",
-        ),
-        (
-            &["anthropic", "usage", "cache_creation_input_tokens"],
-            "input_cache_creation",
-        ),
-        (
-            &["bedrock", "usage", "cacheReadInputTokens"],
-            "input_cached_tokens",
-        ),
-        (
-            &["bedrock", "usage", "cacheWriteInputTokens"],
-            "input_cache_write",
-        ),
-        (
-            &["bedrock", "usage", "cacheCreationInputTokens"],
-            "input_cache_creation",
-        ),
-    ];
-    let provider = attributes
-        .get("ai.response.providerMetadata")
-        .and_then(as_object);
-    let provider = provider.map(Value::Object).unwrap_or_default();
-    let own = OWN
-        .iter()
-        .filter_map(|(key, name)| Some((*name, usage::count(attributes.get(key)?)?)));
-    let given = PROVIDER.iter().filter_map(|(path, name)| {
-        let value = path
-            .iter()
-            .try_fold(&provider, |value, member| value.get(member))?;
-        Some((*name, usage::count(value)?))
-    });
-    for (name, count) in own.chain(given) {
-        reported.entry(name.to_owned()).or_insert(count);
-    }
 }
 
 /// U-5 to U-7: canonical kinds that add up.
