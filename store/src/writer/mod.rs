@@ -71,8 +71,6 @@ impl Default for WriterLimits {
     }
 }
 
-/// What a full queue asks its callers to wait.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
 const REQUESTS_MAX: usize = 4096;
 
 /// Takes batches; clones share the queues.
@@ -196,9 +194,15 @@ impl Writer {
         outcome
     }
 
+    /// Longer the longer the queue has been full, and not the same for all who are refused together.
+    fn retry_after(&self) -> Duration {
+        let jitter = u64::from(chrono::Utc::now().timestamp_subsec_micros()) % 2;
+        Duration::from_secs(1 + self.queue().age.as_secs() + jitter)
+    }
+
     async fn queue_and_wait(&self, batch: Batch) -> Result<Committed, StoreError> {
         let full = || StoreError::Overloaded {
-            retry_after: RETRY_AFTER,
+            retry_after: self.retry_after(),
         };
         let room = self.room.claim(&batch).await.ok_or_else(full)?;
         let queue = &self.queues[route(&batch, self.queues.len())];

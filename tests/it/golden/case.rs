@@ -67,8 +67,8 @@ impl Case {
         }
     }
 
-    /// Runs the case as it is, in protobuf where it is OTLP in JSON, and, if it has several
-    /// requests, in reverse order and twice. Returns what went wrong.
+    /// Runs the case as it is, in protobuf where it is OTLP in JSON, and, if it is
+    /// OTLP, twice and in reverse order. Returns what went wrong.
     pub(super) async fn run(&self, xtrace: &Xtrace) -> Vec<String> {
         let mut runs = vec![(self.name.clone(), self.requests.clone())];
         let as_protobuf: Option<Vec<Request>> =
@@ -81,11 +81,13 @@ impl Case {
             .requests
             .iter()
             .all(|request| protobuf::signal(&request.path).is_some());
-        if self.requests.len() > 1 && any_order {
+        if any_order {
             let backwards: Vec<Request> = self.requests.iter().rev().cloned().collect();
             let twice = [backwards.clone(), self.requests.clone()].concat();
-            runs.push((format!("{}-backwards", self.name), backwards));
             runs.push((format!("{}-twice", self.name), twice));
+            if self.requests.len() > 1 {
+                runs.push((format!("{}-backwards", self.name), backwards));
+            }
         }
         let mut failures = Vec::new();
         for (run, requests) in runs {
