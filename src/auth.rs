@@ -12,6 +12,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use xtrace_model::caller::ScoreWriter;
 use xtrace_model::credentials::Credentials;
 use xtrace_model::{AuthFailure, Authentication, Caller, ProjectId};
 use xtrace_store::keys::{self, ApiKey};
@@ -55,19 +56,27 @@ impl Authenticator {
         }
     }
 
-    /// Finds the caller that a header stands for.
-    pub async fn authenticate(&self, header: Option<&str>) -> Authentication {
+    /// Finds the caller that a header stands for, or who may at least write scores.
+    pub async fn authenticate(
+        &self,
+        header: Option<&str>,
+    ) -> (Authentication, Option<ScoreWriter>) {
         use xtrace_model::credentials::CredentialsError;
-        let credentials = Credentials::parse(header.ok_or(AuthFailure::Missing)?);
-        match credentials {
-            Err(CredentialsError::Scheme) => Err(AuthFailure::Scheme),
-            Err(CredentialsError::Malformed) => Err(AuthFailure::Malformed),
-            Ok(Credentials::Bearer(token)) => self.bearer(&token).await,
-            Ok(Credentials::Basic { public, secret }) => self.basic(&public, &secret).await,
+        let Some(header) = header else {
+            return (Err(AuthFailure::Missing), None);
+        };
+        match Credentials::parse(header) {
+            Err(CredentialsError::Scheme) => (Err(AuthFailure::Scheme), None),
+            Err(CredentialsError::Malformed) => (Err(AuthFailure::Malformed), None),
+            Ok(Credentials::Bearer(token)) => {
+                let mut writer = None;
+                (self.bearer(&token, &mut writer).await, writer)
+            }
+            Ok(Credentials::Basic { public, secret }) => (self.basic(&public, &secret).await, None),
         }
     }
 
-    async fn bearer(&self, token: &str) -> Authentication {
+    async fn bearer(&self, token: &str, writer: &mut Option<ScoreWriter>) -> Authentication {
         let hash: [u8; 32] = Sha256::digest(token).into();
         if bool::from(hash.ct_eq(&self.bearer_hash)) {
             let credential = format!("bearer-{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2]);
@@ -76,10 +85,11 @@ impl Authenticator {
                 credential,
             });
         }
-        match self.key(token).await? {
-            Some(_) => Err(AuthFailure::ScoresOnly),
-            None => Err(AuthFailure::UnknownToken),
-        }
+        let Some(key) = self.key(token).await? else {
+            return Err(AuthFailure::UnknownToken);
+        };
+        *writer = ProjectId::parse(key.project_id).ok().map(ScoreWriter);
+        Err(AuthFailure::ScoresOnly)
     }
 
     async fn basic(&self, public: &str, secret: &str) -> Authentication {
@@ -134,8 +144,11 @@ pub async fn authenticate(
 ) -> Response {
     let header = request.headers().get(header::AUTHORIZATION);
     let header = header.map(|value| value.to_str().unwrap_or_default().to_owned());
-    let authentication = gateway.authenticator.authenticate(header.as_deref()).await;
+    let (authentication, writer) = gateway.authenticator.authenticate(header.as_deref()).await;
     request.extensions_mut().insert(authentication);
+    if let Some(writer) = writer {
+        request.extensions_mut().insert(writer);
+    }
     next.run(request).await
 }
 

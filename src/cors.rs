@@ -1,4 +1,4 @@
-//! Which web pages may send OTLP: exporters in browsers ask before they do.
+//! Which web pages may send: SDKs in browsers ask before they do.
 
 use std::time::Duration;
 
@@ -19,6 +19,22 @@ pub fn layer(origins: &[HeaderValue]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .max_age(MAX_AGE)
+}
+
+/// Langfuse's paths are open to every page: its browser SDK sends scores with a public key.
+pub fn of_any_page() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::mirror_request())
+        .allow_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::PUT,
+            Method::PATCH,
+            Method::POST,
+            Method::DELETE,
+        ])
         .allow_headers(AllowHeaders::mirror_request())
         .max_age(MAX_AGE)
 }

@@ -5,12 +5,13 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use tower_http::cors::CorsLayer;
+use xtrace_compat::Compat;
 
 use crate::api::error::ApiError;
 use crate::api::{logs, metrics, service};
 use crate::gateway::Gateway;
-use crate::receivers::{native, otlp};
-use crate::{auth, dialect, limits, request_id, self_metrics};
+use crate::receivers::{langfuse, native, otlp};
+use crate::{auth, cors, dialect, limits, request_id, self_metrics};
 
 /// The whole service, gRPC included.
 pub fn router(gateway: Gateway, cors: CorsLayer) -> Router {
@@ -26,7 +27,12 @@ pub fn router(gateway: Gateway, cors: CorsLayer) -> Router {
             get(service::rate_limit_stats),
         )
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed });
-    let langfuse = xtrace_compat::router(gateway.store.clone());
+    let langfuse = xtrace_compat::router(Compat {
+        store: gateway.store.clone(),
+        writer: gateway.writer.clone(),
+    })
+    .layer(from_fn_with_state(gateway.clone(), langfuse::read_body))
+    .layer(cors::of_any_page());
     let protected = otlp_over_http("/api/public/otel", &cors)
         .merge(otlp_over_http("", &cors))
         .merge(otlp_over_grpc())

@@ -13,6 +13,8 @@ pub(crate) enum CompatError {
     Auth(AuthFailure),
     /// A parameter is not as it must be; the issue is one of [`issue`].
     Invalid(Value),
+    /// A batch is none.
+    Envelope(String),
     /// The request makes no sense; the text says why.
     BadRequest(String),
     /// No such thing in the caller's project.
@@ -50,6 +52,9 @@ impl IntoResponse for CompatError {
             Self::RateLimited { retry_after_s, .. } => {
                 headers.insert(header::RETRY_AFTER, (*retry_after_s).into());
             }
+            Self::Store(StoreError::Overloaded { retry_after }) => {
+                headers.insert(header::RETRY_AFTER, retry_after.as_secs().max(1).into());
+            }
             _ if status == StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
             }
@@ -61,12 +66,30 @@ impl IntoResponse for CompatError {
 }
 
 impl CompatError {
+    /// The answer with the name of its error, where a path adds one to refusals of credentials.
+    pub(crate) fn into_named_response(self, error: &str) -> Response {
+        let (status, mut body) = self.parts();
+        body["error"] = error.into();
+        let mut response = (status, Json(body)).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let realm = HeaderValue::from_static("Basic realm=\"xtrace\"");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, realm);
+        }
+        response
+    }
+
     fn parts(&self) -> (StatusCode, Value) {
         match self {
             Self::Auth(failure) => auth_parts(*failure),
             Self::Invalid(issue) => (
                 StatusCode::BAD_REQUEST,
                 json!({"message": "Invalid request data", "error": [issue]}),
+            ),
+            Self::Envelope(message) => (
+                StatusCode::BAD_REQUEST,
+                json!({"message": "Invalid request data", "errors": [message]}),
             ),
             Self::BadRequest(message) => {
                 named(StatusCode::BAD_REQUEST, message, "InvalidRequestError")
@@ -151,7 +174,12 @@ fn auth_parts(failure: AuthFailure) -> (StatusCode, Value) {
 
 fn store_parts(error: &StoreError) -> (StatusCode, Value) {
     match error {
-        StoreError::Unavailable(_) | StoreError::Overloaded { .. } => named(
+        StoreError::Overloaded { retry_after } => (
+            StatusCode::TOO_MANY_REQUESTS,
+            json!({"message": "Rate limit exceeded", "code": "rate_limited",
+                   "details": {"retryAfterSeconds": retry_after.as_secs().max(1)}}),
+        ),
+        StoreError::Unavailable(_) => named(
             StatusCode::SERVICE_UNAVAILABLE,
             "Service Unavailable",
             "ServiceUnavailableError",
@@ -216,6 +244,54 @@ pub(crate) mod issue {
             .collect();
         let message = format!("Invalid option: expected one of {}", quoted.join("|"));
         json!({"code": "invalid_value", "values": options, "path": [path], "message": message})
+    }
+
+    /// The value is of another type.
+    pub(crate) fn wrong_type(path: &[&str], expected: &str, found: &Value) -> Value {
+        let path = path.iter().map(|part| Value::from(*part)).collect();
+        wrong_type_at(path, expected, found)
+    }
+
+    /// The same, where the path has numbers.
+    pub(crate) fn wrong_type_at(path: Vec<Value>, expected: &str, found: &Value) -> Value {
+        let found = match found {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        json!({"expected": expected, "code": "invalid_type", "path": path,
+               "message": format!("Invalid input: expected {expected}, received {found}")})
+    }
+
+    /// The value is not there.
+    pub(crate) fn missing(path: &[&str], expected: &str) -> Value {
+        json!({"expected": expected, "code": "invalid_type", "path": path,
+               "message": format!("Invalid input: expected {expected}, received undefined")})
+    }
+
+    /// The text has too few characters.
+    pub(crate) fn short(path: &str, minimum: usize) -> Value {
+        let message = format!("Too small: expected string to have >={minimum} characters");
+        json!({"origin": "string", "code": "too_small", "minimum": minimum, "inclusive": true,
+               "path": [path], "message": message})
+    }
+
+    /// The text has too many characters.
+    pub(crate) fn long(path: &str, maximum: usize) -> Value {
+        let message = format!("Too big: expected string to have <={maximum} characters");
+        json!({"origin": "string", "code": "too_big", "maximum": maximum, "inclusive": true,
+               "path": [path], "message": message})
+    }
+
+    /// Names that nobody knows.
+    pub(crate) fn unrecognized(names: &[&str]) -> Value {
+        let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+        let keys = if names.len() == 1 { "key" } else { "keys" };
+        let message = format!("Unrecognized {keys}: {}", quoted.join(", "));
+        json!({"code": "unrecognized_keys", "keys": names, "path": [], "message": message})
     }
 
     /// Any other fault.

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 use xtrace_model::time;
-use xtrace_store::filter::{Column, ColumnType, Condition, Order, Test, TextTest};
+use xtrace_store::filter::{
+    Column, ColumnType, Condition, ObservationColumn, Order, Test, TextTest,
+};
 
 use crate::error::{CompatError, issue};
 use crate::query::Query;
@@ -33,6 +35,26 @@ const NUMBER_OPERATORS: &[&str] = &["=", ">", "<", ">=", "<="];
 
 /// Reads the parameter; an empty one is none.
 pub(crate) fn parse<C: Column>(query: &Query) -> Result<Vec<Condition<C>>, CompatError> {
+    parse_items(query, |item: &Item<'_>| item.condition())
+}
+
+/// The same for version 2 of observations, which can also search texts for words.
+pub(crate) fn parse_matching(
+    query: &Query,
+) -> Result<Vec<Condition<ObservationColumn>>, CompatError> {
+    parse_items(query, |item| {
+        let kind = item.text("type")?;
+        if item.text("operator")? == "matches" && matches!(kind, "string" | "stringObject") {
+            return item.matching().map(Some);
+        }
+        item.condition()
+    })
+}
+
+fn parse_items<C: Column>(
+    query: &Query,
+    condition: impl Fn(&Item<'_>) -> Result<Option<Condition<C>>, CompatError>,
+) -> Result<Vec<Condition<C>>, CompatError> {
     let Some(text) = query.text("filter").filter(|text| !text.is_empty()) else {
         return Ok(Vec::new());
     };
@@ -46,13 +68,11 @@ pub(crate) fn parse<C: Column>(query: &Query) -> Result<Vec<Condition<C>>, Compa
         let item = item
             .as_object()
             .ok_or_else(|| invalid(index, None, "Invalid input: expected object"))?;
-        conditions.extend(
-            Item {
-                index,
-                members: item,
-            }
-            .condition()?,
-        );
+        let item = Item {
+            index,
+            members: item,
+        };
+        conditions.extend(condition(&item)?);
     }
     Ok(conditions)
 }
@@ -114,6 +134,33 @@ impl Item<'_> {
         let test = fit(test, kind, column.column_type(), name)?;
         let key = self.key(kind, column.column_type())?;
         Ok(Some(Condition { column, key, test }))
+    }
+
+    /// A search for words in input, output, or a value of metadata.
+    fn matching(&self) -> Result<Condition<ObservationColumn>, CompatError> {
+        let bad = |message: &str| CompatError::BadRequest(message.to_owned());
+        let value = self.value().as_str().unwrap_or_default().to_owned();
+        if !value.chars().any(char::is_alphanumeric) {
+            return Err(bad("`matches` requires at least one search token."));
+        }
+        let column = ObservationColumn::parse(self.text("column")?);
+        match (column, self.text("type")?) {
+            (Some(ObservationColumn::Input | ObservationColumn::Output), "string") => {
+                let test = Test::Text(TextTest::MatchesAnyCase, value);
+                Ok(Condition::new(
+                    column.unwrap_or(ObservationColumn::Input),
+                    test,
+                ))
+            }
+            (Some(ObservationColumn::Metadata), "stringObject") => Ok(Condition {
+                column: ObservationColumn::Metadata,
+                key: self.key("stringObject", ColumnType::Object)?,
+                test: Test::Text(TextTest::Matches, value),
+            }),
+            _ => Err(bad(
+                "`matches` is only supported for input, output, and metadata filters.",
+            )),
+        }
     }
 
     /// The member of an object column; required where the type names one.
@@ -230,7 +277,7 @@ fn fit(test: Test, kind: &str, column_type: ColumnType, column: &str) -> Result<
 }
 
 /// What JavaScript's `Date` would read: also a bare date, also 24:00.
-fn lenient_time(text: &str) -> Option<i64> {
+pub(crate) fn lenient_time(text: &str) -> Option<i64> {
     if let Some(time) = time::parse_rfc3339(text) {
         return Some(time);
     }

@@ -2,46 +2,97 @@
 //! served and where it differs.
 
 mod auth;
+mod body;
+mod cursor;
 mod daily;
 mod error;
 mod fields;
 mod filter;
 mod health;
+mod ingestion;
 mod observations;
 mod payload;
 mod projects;
 mod query;
 mod scores;
+mod sessions;
 mod traces;
 
 use axum::Router;
+use axum::extract::FromRef;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use xtrace_store::Store;
+use axum::routing::{get, post};
+use xtrace_store::{Store, Writer};
 
 use error::CompatError;
 
-/// Every path of the dialect. Requests carry an `xtrace_model::Authentication` in their extensions.
-pub fn router(store: Store) -> Router {
+/// What handlers share.
+#[derive(Clone)]
+pub struct Compat {
+    /// What is read, and small things that are written at once.
+    pub store: Store,
+    /// The write path of traces, observations and scores.
+    pub writer: Writer,
+}
+
+impl FromRef<Compat> for Store {
+    fn from_ref(compat: &Compat) -> Self {
+        compat.store.clone()
+    }
+}
+
+/// Every path of the dialect. Requests carry an `xtrace_model::Authentication` in their extensions, and
+/// bodies that are whole and decompressed.
+pub fn router(compat: Compat) -> Router {
     Router::new()
         .route("/api/public/health", get(health::health))
         .route("/api/public/ready", get(health::ready))
         .route("/api/public/projects", get(projects::list))
-        .route("/api/public/traces", get(traces::list))
-        .route("/api/public/traces/{trace_id}", get(traces::find))
+        .route("/api/public/ingestion", post(ingestion::receive))
+        .route(
+            "/api/public/traces",
+            get(traces::list)
+                .post(traces::create)
+                .delete(traces::delete_all),
+        )
+        .route(
+            "/api/public/traces/{trace_id}",
+            get(traces::find).delete(traces::delete),
+        )
         .route("/api/public/observations", get(observations::list))
         .route(
             "/api/public/observations/{observation_id}",
             get(observations::find),
         )
+        .route("/api/public/v2/observations", get(observations::v2::list))
+        .route("/api/public/sessions", get(sessions::list))
+        .route("/api/public/sessions/{session_id}", get(sessions::find))
+        .route(
+            "/api/public/scores",
+            get(scores::list_v1).post(scores::create),
+        )
+        .route(
+            "/api/public/scores/{score_id}",
+            get(scores::find_v1).delete(scores::delete),
+        )
+        .route("/api/public/v2/scores", get(scores::list_v2))
+        .route("/api/public/v2/scores/{score_id}", get(scores::find_v2))
+        .route("/api/public/v3/scores", get(scores::list_v3))
         .route("/api/public/metrics/daily", get(daily::list))
         .method_not_allowed_fallback(|| async { CompatError::MethodNotAllowed })
-        .with_state(store)
+        .with_state(compat)
 }
 
 /// The answer to a path that the dialect does not have.
 pub fn not_found() -> Response {
     CompatError::NoSuchEndpoint.into_response()
+}
+
+/// The answer to a body that can't be taken, in words that say why.
+pub fn body_refused(status: StatusCode, message: &str) -> Response {
+    let body = serde_json::json!({"message": message, "error": "InvalidRequestError"});
+    (status, axum::Json(body)).into_response()
 }
 
 /// The answer of a handler that panicked.

@@ -33,7 +33,7 @@ fn string(text: &str) -> Box<RawValue> {
 /// sender already had them decoded.
 pub(crate) fn metadata(json: Option<&str>, decoded: bool) -> Map<String, Value> {
     let members: Map<String, Value> = json
-        .and_then(|json| serde_json::from_str(json).ok())
+        .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default();
     let shown = |value: Value| match value {
         Value::String(text) if !decoded => match json::parse(&text) {
@@ -50,6 +50,15 @@ pub(crate) fn metadata(json: Option<&str>, decoded: bool) -> Map<String, Value> 
         .into_iter()
         .map(|(key, value)| (key, shown(value)))
         .collect()
+}
+
+/// Metadata that may be any JSON: what is no object stands under the key "metadata".
+pub(crate) fn metadata_of_any(json: Option<&str>) -> Map<String, Value> {
+    match json.and_then(json::parse) {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(_)) => metadata(json, true),
+        Some(other) => Map::from_iter([("metadata".to_owned(), with_quoted_integers(other))]),
+    }
 }
 
 fn with_quoted_integers(value: Value) -> Value {

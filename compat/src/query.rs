@@ -7,6 +7,7 @@ use xtrace_model::{Micros, time};
 use xtrace_store::Page;
 
 use crate::error::{CompatError, issue};
+use crate::filter;
 
 /// The parameters of a request, in order, decoded.
 pub(crate) struct Query(Vec<(String, String)>);
@@ -98,6 +99,34 @@ impl Query {
             return Err(CompatError::Invalid(issue::too_big("limit", LIMIT_MAX)));
         }
         Ok(Page { number, limit })
+    }
+
+    /// The names of all parameters.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// A whole number from 1 to a maximum; an empty one counts as absent.
+    pub(crate) fn whole_up_to(
+        &self,
+        name: &str,
+        default: i64,
+        maximum: i64,
+    ) -> Result<i64, CompatError> {
+        match self.whole(name)?.unwrap_or(default) {
+            number if number > maximum => Err(CompatError::Invalid(issue::too_big(name, maximum))),
+            number => Ok(number),
+        }
+    }
+
+    /// A time that may be a day, or lack its offset; an empty one counts as absent.
+    pub(crate) fn lenient_time(&self, name: &str) -> Result<Option<Micros>, CompatError> {
+        match self.text(name).filter(|text| !text.is_empty()) {
+            None => Ok(None),
+            Some(text) => filter::lenient_time(&text.replace(' ', "+"))
+                .map(Some)
+                .ok_or_else(|| CompatError::Invalid(issue::not_a_time(name))),
+        }
     }
 
     /// A whole number from 1.

@@ -1,4 +1,4 @@
-//! `GET /traces` and `GET /traces/{id}`.
+//! Traces: lists of them, one whole, created as of old, deleted.
 
 use std::collections::HashMap;
 
@@ -7,24 +7,28 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
-use xtrace_model::{ProjectId, TraceId};
+use serde_json::{Map, Value, json};
+use xtrace_model::{Batch, ProjectId, TraceId};
 use xtrace_store::filter::{Condition, Order, Test, TraceColumn};
 use xtrace_store::traces::{self, Rollup, TraceOrder, TraceQuery, TraceView};
-use xtrace_store::{Store, observations, scores};
+use xtrace_store::{Store, deletion, observations, scores};
 
+use crate::Compat;
 use crate::auth::Project;
-use crate::error::CompatError;
+use crate::body::{JsonBody, Object};
+use crate::error::{CompatError, issue};
 use crate::fields::Fields;
 use crate::observations::{Observation, Prices};
 use crate::query::{PathId, Query, iso, meta};
-use crate::scores::Score;
-use crate::{filter, payload};
+use crate::scores::view::{Score, Version};
+use crate::{filter, ingestion, payload};
 
 /// What `metrics` and the lists answer when their group is left out.
 const LEFT_OUT: f64 = -1.0;
 /// A trace whose observations hold more is refused rather than built in memory.
 const PAYLOAD_BYTES_MAX: i64 = 80_000_000;
+/// Traces that one request deletes at most.
+const DELETED_MAX: usize = 1000;
 
 /// A trace; lists hold ids of observations and scores, `GET /traces/{id}` holds them whole.
 #[derive(Serialize)]
@@ -288,10 +292,77 @@ pub(crate) async fn find(
         let all = scores::of_traces(&store, &project, std::slice::from_ref(&view.id), &[]).await?;
         parts.scores = all
             .into_iter()
-            .map(|score| Score::new(project.as_str(), score))
+            .map(|score| Score::new(&project, score, Version::V1))
             .collect();
     }
     Ok(Json(Trace::new(&project, view, fields.io, parts)).into_response())
+}
+
+/// A trace as sessions show it: its row alone.
+pub(crate) fn bare(project: &ProjectId, view: TraceView) -> Value {
+    const COMPUTED: [&str; 5] = ["htmlPath", "latency", "totalCost", "observations", "scores"];
+    let parts = Parts::<String, String> {
+        latency: 0.0,
+        total_cost: 0.0,
+        observations: Vec::new(),
+        scores: Vec::new(),
+    };
+    let whole = Trace::new(project, view, true, parts);
+    let mut value = serde_json::to_value(whole).expect("a trace serialises");
+    if let Value::Object(members) = &mut value {
+        members.retain(|name, _| !COMPUTED.contains(&name.as_str()));
+    }
+    value
+}
+
+/// `POST /traces`: one trace, as of old.
+pub(crate) async fn create(
+    State(compat): State<Compat>,
+    Project(project): Project,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, CompatError> {
+    let trace = ingestion::trace_of(Object::of_body(&body)?, &body);
+    let trace = trace.map_err(CompatError::Invalid)?;
+    let id = trace.id.as_str().to_owned();
+    let mut batch = Batch::new(project);
+    batch.bytes = 2000 + body.to_string().len();
+    batch.traces.push(trace);
+    compat.writer.submit(batch).await?;
+    Ok(Json(json!({ "id": id })))
+}
+
+/// `DELETE /traces/{id}`.
+pub(crate) async fn delete(
+    State(store): State<Store>,
+    Project(project): Project,
+    PathId(id): PathId,
+) -> Result<Json<Value>, CompatError> {
+    deletion::delete_traces(&store, &project, &[id]).await?;
+    Ok(Json(json!({"message": "Trace deleted successfully"})))
+}
+
+/// `DELETE /traces`: those that the body names.
+pub(crate) async fn delete_all(
+    State(store): State<Store>,
+    Project(project): Project,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, CompatError> {
+    let body = Object::of_body(&body)?.only(&["traceIds"]);
+    let ids = body.and_then(|body| body.texts("traceIds"));
+    let ids = ids.map_err(CompatError::Invalid)?;
+    let ids = ids.unwrap_or_default();
+    if ids.is_empty() {
+        let path = [json!("traceIds")];
+        let issue = issue::custom(&path, "At least 1 traceId is required.");
+        return Err(CompatError::Invalid(issue));
+    }
+    if ids.len() > DELETED_MAX {
+        let path = [json!("traceIds")];
+        let issue = issue::custom(&path, "At most 1000 traceIds are deleted at once.");
+        return Err(CompatError::Invalid(issue));
+    }
+    deletion::delete_traces(&store, &project, &ids).await?;
+    Ok(Json(json!({"message": "Traces deleted successfully"})))
 }
 
 async fn refuse_huge(

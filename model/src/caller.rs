@@ -11,6 +11,11 @@ pub struct Caller {
     pub credential: String,
 }
 
+/// A caller who presents a public key alone, and so may write scores to its project and nothing else.
+/// Travels beside the refusal that everybody else words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScoreWriter(pub ProjectId);
+
 /// Why a caller is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthFailure {

@@ -158,6 +158,9 @@ pub struct Observation {
     pub output: Register<String>,
     /// JSON text: the tools that the model was offered.
     pub tool_definitions: Register<String>,
+    /// How strongly it stands for its trace though it has a parent: [`crate::register::RANK_AS_ROOT`] or
+    /// [`crate::register::RANK_APP_ROOT`].
+    pub root_rank: Register<i32>,
     /// JSON object as text: the experiment that it is part of.
     pub experiment: Register<String>,
     /// JSON text: what OpenTelemetry sent and no other field holds.
@@ -222,6 +225,7 @@ macro_rules! observation_registers {
             input,
             output,
             tool_definitions,
+            root_rank,
             experiment,
             otel
         )
@@ -253,6 +257,7 @@ impl Observation {
             input: Register::default(),
             output: Register::default(),
             tool_definitions: Register::default(),
+            root_rank: Register::default(),
             experiment: Register::default(),
             otel: Register::default(),
             sent: Tree::default(),

@@ -175,6 +175,11 @@ impl<T> Register<T> {
         value.map_or_else(Self::default, |value| Self::new(value, stamp))
     }
 
+    /// The knowledge that a value was cleared.
+    pub fn cleared(stamp: Stamp) -> Self {
+        Self { stamp, value: None }
+    }
+
     /// A register read back from storage, where its stamp is known as `field`.
     pub fn restore(value: Option<T>, stamps: &Stamps, field: &str) -> Self {
         let stamp = if value.is_some() {

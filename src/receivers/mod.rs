@@ -4,5 +4,6 @@
 //! format, turn it into a [`xtrace_model::Batch`], and submit that.
 
 pub mod body;
+pub mod langfuse;
 pub mod native;
 pub mod otlp;

@@ -9,6 +9,7 @@
 
 pub mod daily;
 mod database;
+pub mod deletion;
 mod error;
 pub mod filter;
 pub mod keys;
@@ -20,7 +21,9 @@ pub mod page;
 mod partitions;
 pub mod pending;
 pub mod recent;
+pub mod score_configs;
 pub mod scores;
+pub mod sessions;
 mod stored;
 pub mod traces;
 pub mod usage;

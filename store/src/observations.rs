@@ -107,6 +107,83 @@ fn push_from(
     filter::push_all(sql, conditions);
 }
 
+/// An observation with what version 2 shows of its trace.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct ListedObservation {
+    /// The observation.
+    #[sqlx(flatten)]
+    pub observation: ObservationView,
+    /// Whether it stands for its trace though it has a parent.
+    pub is_app_root: bool,
+    /// Its trace's.
+    pub trace_name: Option<String>,
+    /// Its trace's.
+    pub trace_tags: Vec<String>,
+    /// Its trace's.
+    pub trace_release: Option<String>,
+    /// Its trace's.
+    pub trace_user_id: Option<String>,
+    /// Its trace's.
+    pub trace_session_id: Option<String>,
+    /// Its trace's.
+    pub trace_bookmarked: bool,
+    /// Its trace's.
+    pub trace_public: bool,
+}
+
+/// Where a page of version 2 begins: start, trace and id of the last observation of the page before.
+pub type Position = (DateTime<Utc>, String, String);
+
+/// Which part of a list is wanted.
+#[derive(Debug)]
+pub struct Slice {
+    /// Where the page before ended.
+    pub after: Option<Position>,
+    /// Most observations of the page.
+    pub limit: i64,
+    /// Whether input and output are read too.
+    pub with_io: bool,
+}
+
+/// Observations of a slice, newest first; one more than its limit if there are more.
+pub async fn list_after(
+    store: &Store,
+    project: &ProjectId,
+    conditions: &[Condition<ObservationColumn>],
+    slice: &Slice,
+) -> Result<Vec<ListedObservation>, StoreError> {
+    let columns = if slice.with_io {
+        COLUMNS.to_owned()
+    } else {
+        COLUMNS.replace(
+            "o.input, o.output",
+            "null::text as input, null::text as output",
+        )
+    };
+    let mut sql = QueryBuilder::new("select ");
+    sql.push(columns).push(
+        ", o.root_rank is not null as is_app_root, t.name as trace_name, t.tags as trace_tags,
+           t.release as trace_release, t.user_id as trace_user_id, t.session_id as trace_session_id,
+           coalesce(t.bookmarked, false) as trace_bookmarked,
+           coalesce(t.public, false) as trace_public
+          from observations o join traces t on t.project_id = o.project_id and t.id = o.trace_id
+         where o.project_id = ",
+    );
+    sql.push_bind(project.as_str().to_owned());
+    filter::push_all(&mut sql, conditions);
+    if let Some((start, trace, id)) = &slice.after {
+        // The first of both leaves partitions out.
+        sql.push(" and o.start_time <= ").push_bind(*start);
+        sql.push(" and (o.start_time, o.trace_id, o.id) < (")
+            .push_bind(*start);
+        sql.push(", ").push_bind(trace.clone());
+        sql.push(", ").push_bind(id.clone()).push(")");
+    }
+    sql.push(" order by o.start_time desc, o.trace_id desc, o.id desc limit ")
+        .push_bind(slice.limit + 1);
+    Ok(sql.build_query_as().fetch_all(store.read()).await?)
+}
+
 /// The observation of that id that began last, if several traces have one.
 pub async fn find(
     store: &Store,
@@ -121,6 +198,26 @@ pub async fn find(
         .push_bind(id.to_owned());
     sql.push(" order by o.start_time desc, o.trace_id limit 1");
     Ok(sql.build_query_as().fetch_optional(store.read()).await?)
+}
+
+/// The traces of the observations of these ids; of several of one id, that which began last.
+pub async fn traces_of(
+    store: &Store,
+    project: &ProjectId,
+    ids: &[String],
+) -> Result<Vec<(String, String)>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = sqlx::query_as(
+        "select id, trace_id from observations where project_id = $1 and id = any($2)
+          order by start_time, trace_id",
+    )
+    .bind(project.as_str())
+    .bind(ids)
+    .fetch_all(store.write())
+    .await?;
+    Ok(found)
 }
 
 /// Bytes of input and output of a trace's observations.

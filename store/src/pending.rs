@@ -19,6 +19,8 @@ pub struct Awaited {
     pub parent_id: Option<String>,
     /// How much it matters.
     pub level: String,
+    /// How strongly it stands for its trace if it has a parent.
+    pub root_rank: Option<i32>,
     /// JSON text: what no other field holds of its span.
     pub otel: Option<String>,
     /// Of the note that records wait; another one once more records came.
@@ -48,7 +50,7 @@ pub async fn awaited(
     traces: &[String],
 ) -> Result<Vec<Awaited>, StoreError> {
     let found = sqlx::query_as(
-        "select o.trace_id, o.id, o.start_time, o.parent_id, o.level, o.otel, p.xmin::text as note
+        "select o.trace_id, o.id, o.start_time, o.parent_id, o.level, o.root_rank, o.otel, p.xmin::text as note
            from pending_content p
            join traces t on t.project_id = p.project_id and t.id = p.trace_id
            join observations o on o.project_id = p.project_id and o.trace_id = p.trace_id

@@ -1,8 +1,11 @@
-//! Reads of scores.
+//! Reads of scores, and their end.
 
 use chrono::{DateTime, Utc};
+use sqlx::{Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
+use crate::filter::{self, Condition, ScoreColumn};
+use crate::page::{self, Page, Paged};
 use crate::{Store, StoreError};
 
 /// A score as readers see it.
@@ -12,8 +15,8 @@ use crate::{Store, StoreError};
     reason = "columns of the table `scores`, see migrations/0008_scores_and_content.sql"
 )]
 pub struct ScoreView {
-    pub trace_id: Option<String>,
     pub id: String,
+    pub trace_id: Option<String>,
     pub observation_id: Option<String>,
     pub session_id: Option<String>,
     pub run_id: Option<String>,
@@ -33,6 +36,118 @@ pub struct ScoreView {
     pub updated_at: DateTime<Utc>,
 }
 
+const COLUMNS: &str = "s.id, s.trace_id, s.observation_id, s.session_id, s.run_id, s.name, s.source, \
+    s.data_type, s.value, s.string_value, s.comment, s.environment, s.config_id, s.queue_id, \
+    s.metadata, s.ts, s.created_at, s.updated_at";
+
+/// A score with what lists show of its trace.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct ListedScore {
+    /// The score.
+    #[sqlx(flatten)]
+    pub score: ScoreView,
+    /// Whether its trace is stored.
+    pub has_trace: bool,
+    /// The trace's user.
+    pub trace_user_id: Option<String>,
+    /// The trace's tags.
+    pub trace_tags: Option<Vec<String>>,
+    /// The trace's environment.
+    pub trace_environment: Option<String>,
+    /// The trace's session.
+    pub trace_session_id: Option<String>,
+}
+
+/// Which kinds of scores a list holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Scores of traces and observations, without corrections.
+    OfTraces,
+    /// All scores.
+    All,
+}
+
+/// A page of scores, newest first.
+pub async fn list(
+    store: &Store,
+    project: &ProjectId,
+    scope: Scope,
+    conditions: &[Condition<ScoreColumn>],
+    page: Page,
+) -> Result<Paged<ListedScore>, StoreError> {
+    let total = page::count(store, |sql| push_from(sql, project, scope, conditions)).await?;
+    if total <= page.offset() && total <= page::EXACT_MAX {
+        return Ok(Paged::of(Vec::new(), page, total));
+    }
+    let mut rows = select_listed();
+    push_from(&mut rows, project, scope, conditions);
+    rows.push(" order by s.ts desc, s.id desc limit ")
+        .push_bind(page.limit);
+    rows.push(" offset ").push_bind(page.offset());
+    let rows = rows.build_query_as().fetch_all(store.read()).await?;
+    Ok(Paged::of(rows, page, total))
+}
+
+/// Scores older than `before` (time and id of the last that is known), newest first; one more than the
+/// limit if there are more.
+pub async fn list_before(
+    store: &Store,
+    project: &ProjectId,
+    conditions: &[Condition<ScoreColumn>],
+    before: Option<&(DateTime<Utc>, String)>,
+    limit: i64,
+) -> Result<Vec<ScoreView>, StoreError> {
+    let mut sql = QueryBuilder::new(format!("select {COLUMNS}"));
+    push_from(&mut sql, project, Scope::All, conditions);
+    if let Some((ts, id)) = before {
+        sql.push(" and (s.ts, s.id) < (").push_bind(*ts);
+        sql.push(", ").push_bind(id.clone()).push(")");
+    }
+    sql.push(" order by s.ts desc, s.id desc limit ")
+        .push_bind(limit + 1);
+    Ok(sql.build_query_as().fetch_all(store.read()).await?)
+}
+
+fn select_listed() -> QueryBuilder<Postgres> {
+    QueryBuilder::new(format!(
+        "select {COLUMNS}, t.id is not null as has_trace, t.user_id as trace_user_id,
+                t.tags as trace_tags, t.environment as trace_environment,
+                t.session_id as trace_session_id"
+    ))
+}
+
+fn push_from(
+    sql: &mut QueryBuilder<Postgres>,
+    project: &ProjectId,
+    scope: Scope,
+    conditions: &[Condition<ScoreColumn>],
+) {
+    sql.push(
+        " from scores s left join traces t on t.project_id = s.project_id and t.id = s.trace_id
+           where s.project_id = ",
+    )
+    .push_bind(project.as_str().to_owned());
+    if scope == Scope::OfTraces {
+        sql.push(" and s.trace_id is not null and s.data_type <> 'CORRECTION'");
+    }
+    filter::push_all(sql, conditions);
+}
+
+/// The score of that id.
+pub async fn find(
+    store: &Store,
+    project: &ProjectId,
+    id: &str,
+) -> Result<Option<ScoreView>, StoreError> {
+    let sql = format!("select {COLUMNS} from scores s where s.project_id = $1 and s.id = $2");
+    let found = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(project.as_str())
+        .bind(id)
+        .fetch_optional(store.read())
+        .await?;
+    Ok(found)
+}
+
 /// Scores of traces and of their observations, without corrections; empty `environments` means all.
 pub async fn of_traces(
     store: &Store,
@@ -40,19 +155,27 @@ pub async fn of_traces(
     traces: &[String],
     environments: &[String],
 ) -> Result<Vec<ScoreView>, StoreError> {
-    let scores = sqlx::query_as(
-        "select trace_id, id, observation_id, session_id, run_id, name, source, data_type, value,
-                string_value, comment, environment, config_id, queue_id, metadata, ts, created_at,
-                updated_at
-           from scores
-          where project_id = $1 and trace_id = any($2) and data_type <> 'CORRECTION'
-            and (cardinality($3::text[]) = 0 or environment = any($3))
-          order by ts desc, id",
-    )
-    .bind(project.as_str())
-    .bind(traces)
-    .bind(environments)
-    .fetch_all(store.read())
-    .await?;
+    let sql = format!(
+        "select {COLUMNS} from scores s
+          where s.project_id = $1 and s.trace_id = any($2) and s.data_type <> 'CORRECTION'
+            and (cardinality($3::text[]) = 0 or s.environment = any($3))
+          order by s.ts desc, s.id"
+    );
+    let scores = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(project.as_str())
+        .bind(traces)
+        .bind(environments)
+        .fetch_all(store.read())
+        .await?;
     Ok(scores)
+}
+
+/// Removes a score.
+pub async fn delete(store: &Store, project: &ProjectId, id: &str) -> Result<(), StoreError> {
+    sqlx::query("delete from scores where project_id = $1 and id = $2")
+        .bind(project.as_str())
+        .bind(id)
+        .execute(store.write())
+        .await?;
+    Ok(())
 }

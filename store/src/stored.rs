@@ -177,6 +177,7 @@ pub(crate) struct ObservationRow {
     metadata_decoded: bool,
     tool_definitions: Option<String>,
     otel: Option<String>,
+    root_rank: Option<i32>,
     experiment: Option<String>,
     sent: Option<String>,
     merge_state: String,
@@ -188,7 +189,8 @@ pub(crate) const OBSERVATION_COLUMNS: &str = "o.project_id, o.trace_id, o.id, o.
     o.end_time, o.completion_start_time, o.parent_id, o.type, o.name, o.level, o.status_message, \
     o.version, o.environment, o.model, o.model_parameters, o.prompt_name, o.prompt_version, \
     o.usage_details, o.sent_costs, o.input, o.output, o.metadata, o.metadata_decoded, \
-    o.tool_definitions, o.otel, o.experiment::text as experiment, o.sent, o.merge_state, o.created_at";
+    o.tool_definitions, o.otel, o.root_rank, \
+    o.experiment::text as experiment, o.sent, o.merge_state, o.created_at";
 
 impl ObservationRow {
     /// The document; `None` if the row's ids are none, which no write makes.
@@ -238,6 +240,7 @@ impl ObservationRow {
             input: Register::restore(self.input, stamps, "input"),
             output: Register::restore(self.output, stamps, "output"),
             tool_definitions: Register::restore(self.tool_definitions, stamps, "tool_definitions"),
+            root_rank: Register::restore(self.root_rank, stamps, "root_rank"),
             experiment: Register::restore(self.experiment, stamps, "experiment"),
             otel: Register::restore(self.otel, stamps, "otel"),
             sent,

@@ -284,6 +284,25 @@ pub async fn find(
     Ok(sql.build_query_as().fetch_optional(store.read()).await?)
 }
 
+/// All traces of a session, newest first.
+pub async fn of_session(
+    store: &Store,
+    project: &ProjectId,
+    session: &str,
+) -> Result<Vec<TraceView>, StoreError> {
+    let mut sql = QueryBuilder::new("select ");
+    sql.push(COLUMNS)
+        .push(IO_COLUMNS)
+        .push(" from traces t where t.project_id = ");
+    sql.push_bind(project.as_str().to_owned())
+        .push(" and t.session_key = left(")
+        .push_bind(session.to_owned());
+    sql.push(", 200) and t.session_id = ")
+        .push_bind(session.to_owned())
+        .push(" order by t.ts desc, t.id desc");
+    Ok(sql.build_query_as().fetch_all(store.read()).await?)
+}
+
 /// What is computed over the observations of some traces, which must be of one project.
 pub async fn rollups(
     store: &Store,

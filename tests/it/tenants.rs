@@ -58,7 +58,7 @@ async fn the_same_ids_in_two_projects_are_two() {
 }
 
 /// Every protected path, with a method that it takes.
-const PROTECTED: [(&str, &str); 16] = [
+const PROTECTED: [(&str, &str); 24] = [
     ("POST", "/v1/traces"),
     ("POST", "/api/public/otel/v1/traces"),
     ("POST", "/v1/logs"),
@@ -75,6 +75,14 @@ const PROTECTED: [(&str, &str); 16] = [
     ("GET", "/api/public/observations"),
     ("GET", "/api/public/observations/o"),
     ("GET", "/api/public/metrics/daily"),
+    ("DELETE", "/api/public/traces/t"),
+    ("GET", "/api/public/v2/observations"),
+    ("GET", "/api/public/sessions"),
+    ("GET", "/api/public/sessions/s"),
+    ("GET", "/api/public/scores"),
+    ("GET", "/api/public/scores/s"),
+    ("GET", "/api/public/v2/scores"),
+    ("GET", "/api/public/v3/scores"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -177,6 +177,7 @@ fn stored_span(span: &Awaited) -> Option<StoredSpan> {
         id: ObservationId::parse(span.id.clone()).ok()?,
         start: time::from_utc(span.start_time),
         has_parent: span.parent_id.is_some(),
+        root_rank: span.root_rank,
         level: Level::parse(&span.level).unwrap_or(Level::Default),
         otel: span
             .otel

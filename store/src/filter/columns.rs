@@ -238,6 +238,16 @@ pub enum ObservationColumn {
     Metadata,
     Input,
     Output,
+    IsRoot,
+    HasParent,
+    HasInput,
+    HasOutput,
+    Release,
+    ModelId,
+    ExperimentId,
+    ExperimentName,
+    ExperimentDatasetId,
+    ToolDefinitions,
 }
 
 impl ObservationColumn {
@@ -280,6 +290,17 @@ impl Column for ObservationColumn {
             "metadata" => Self::Metadata,
             "input" => Self::Input,
             "output" => Self::Output,
+            "isRootObservation" => Self::IsRoot,
+            "hasParentObservation" => Self::HasParent,
+            "hasInput" => Self::HasInput,
+            "hasOutput" => Self::HasOutput,
+            "release" => Self::Release,
+            "modelId" => Self::ModelId,
+            "traceEnvironment" => Self::Environment,
+            "experimentId" => Self::ExperimentId,
+            "experimentName" => Self::ExperimentName,
+            "experimentDatasetId" => Self::ExperimentDatasetId,
+            "toolDefinitions" => Self::ToolDefinitions,
             _ => return None,
         })
     }
@@ -289,6 +310,7 @@ impl Column for ObservationColumn {
             Self::StartTime | Self::EndTime => ColumnType::Time,
             Self::TraceTags => ColumnType::Array,
             Self::Metadata => ColumnType::Object,
+            Self::IsRoot | Self::HasParent | Self::HasInput | Self::HasOutput => ColumnType::Bool,
             Self::Latency
             | Self::TimeToFirstToken
             | Self::TokensPerSecond
@@ -343,6 +365,16 @@ impl Column for ObservationColumn {
             Self::Metadata => "o.metadata",
             Self::Input => "o.input",
             Self::Output => "o.output",
+            Self::IsRoot => "(o.parent_id is null or o.root_rank is not null)",
+            Self::HasParent => "(o.parent_id is not null)",
+            Self::HasInput => "(o.input is not null)",
+            Self::HasOutput => "(o.output is not null)",
+            Self::Release => "t.release",
+            Self::ModelId => "o.model_id",
+            Self::ExperimentId => "o.experiment ->> 'id'",
+            Self::ExperimentName => "o.experiment ->> 'name'",
+            Self::ExperimentDatasetId => "o.experiment ->> 'datasetId'",
+            Self::ToolDefinitions => "o.tool_definitions",
         }
     }
 }

@@ -2,6 +2,7 @@
 //! alone turns them into SQL, and every value is bound.
 
 mod columns;
+mod score_columns;
 
 use serde_json::{Map, Value};
 use sqlx::types::Json;
@@ -11,6 +12,7 @@ use xtrace_model::{Micros, json, time};
 
 pub(crate) use columns::PREFIX_CHARS;
 pub use columns::{Column, ColumnType, ObservationColumn, TraceColumn};
+pub use score_columns::ScoreColumn;
 
 /// One condition of a list; all of them must hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +32,8 @@ pub enum Test {
     Text(TextTest, String),
     /// Compares a number.
     Number(Order, f64),
+    /// A number is one of these.
+    NumberOneOf(Vec<f64>),
     /// Compares a time.
     Time(Order, Micros),
     /// Text is one of these, or none of these.
@@ -60,6 +64,10 @@ pub enum TextTest {
     StartsWith,
     /// Ends with the text.
     EndsWith,
+    /// Holds the text, whatever its case, between characters that are no letters or digits.
+    MatchesAnyCase,
+    /// The same, with case.
+    Matches,
 }
 
 /// How numbers and times are compared.
@@ -75,6 +83,8 @@ pub enum Order {
     AtLeast,
     /// `<=`
     AtMost,
+    /// `<>`
+    NotEqual,
 }
 
 impl Order {
@@ -85,6 +95,7 @@ impl Order {
             Self::Less => " < ",
             Self::AtLeast => " >= ",
             Self::AtMost => " <= ",
+            Self::NotEqual => " <> ",
         }
     }
 }
@@ -183,6 +194,10 @@ fn push_test(sql: &mut Sql, expression: &str, key: Option<&str>, test: &Test) {
             push_operand(sql, expression, key);
             sql.push(order.sql()).push_bind(*value);
         }
+        Test::NumberOneOf(values) => {
+            push_operand(sql, expression, key);
+            sql.push(" = any(").push_bind(values.clone()).push(")");
+        }
         Test::Time(order, value) => {
             push_operand(sql, expression, key);
             sql.push(order.sql()).push_bind(time::to_utc(*value));
@@ -235,6 +250,18 @@ fn push_text(sql: &mut Sql, expression: &str, key: Option<&str>, how: TextTest, 
             sql.push("starts_with(");
             push_operand(sql, expression, key);
             sql.push(", ").push_bind(value).push(")");
+        }
+        TextTest::Matches | TextTest::MatchesAnyCase => {
+            push_operand(sql, expression, key);
+            // The text is quoted whole: no character of it means anything to the expression.
+            sql.push(if how == TextTest::Matches {
+                " ~ "
+            } else {
+                " ~* "
+            });
+            sql.push("('(^|[^[:alnum:]])' || regexp_replace(")
+                .push_bind(value)
+                .push("::text, '([^[:alnum:]])', '\\\\\\1', 'g') || '($|[^[:alnum:]])')");
         }
         TextTest::EndsWith => {
             sql.push("right(");

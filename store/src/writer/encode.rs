@@ -152,6 +152,7 @@ pub(super) const OBSERVATION_COLUMNS: &[&str] = &[
     "metadata_decoded",
     "tool_definitions",
     "otel",
+    "root_rank",
     "experiment",
     "sent",
     "merge_state",
@@ -193,6 +194,7 @@ pub(super) fn observation(
         .bool(Some(observation.metadata_decoded))
         .text(observation.tool_definitions.text())
         .text(observation.otel.text())
+        .int4(observation.root_rank.copied())
         .jsonb(observation.experiment.text().map(str::to_owned))
         .text(sent.as_deref())
         .text(Some(&MergeState::of_observation(observation).to_text()))

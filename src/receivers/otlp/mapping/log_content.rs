@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use serde_json::{Map, Value, json};
 use xtrace_model::observation::Level;
-use xtrace_model::register::{RANK_APP_ROOT, RANK_AS_ROOT, RANK_DERIVED, RANK_TRUE_ROOT};
+use xtrace_model::register::{RANK_DERIVED, RANK_TRUE_ROOT};
 use xtrace_model::{
     Micros, Observation, ObservationId, Register, Stamp, Trace, TraceId, json as rules,
 };
@@ -15,7 +15,6 @@ use super::content::Content;
 use super::context::Source;
 use super::conventions::{input_messages, output_messages};
 use super::events::{self, CHOICE, DETAILS};
-use super::trace_fields::RootClass;
 use super::{leftovers, model, usage};
 
 /// Names of the records that have content.
@@ -53,6 +52,8 @@ pub(in crate::receivers::otlp) struct StoredSpan {
     pub(in crate::receivers::otlp) id: ObservationId,
     pub(in crate::receivers::otlp) start: Micros,
     pub(in crate::receivers::otlp) has_parent: bool,
+    /// How strongly it stands for its trace if it has one.
+    pub(in crate::receivers::otlp) root_rank: Option<i32>,
     pub(in crate::receivers::otlp) level: Level,
     /// What no other field holds of a span, as it was stored; null for observations that came
     /// another way.
@@ -88,15 +89,13 @@ pub(in crate::receivers::otlp) fn supplement(
 
 /// Implicit values of the trace, as the span itself would give them (section 4.3).
 fn trace(span: &StoredSpan, told: &Told) -> Option<Trace> {
-    let attributes = span.otel.get("attributes")?.as_object()?.clone();
-    let rank = match RootClass::of(&Attributes::restore(attributes), span.has_parent) {
-        RootClass::TrueRoot => RANK_TRUE_ROOT,
-        RootClass::AsRoot => RANK_AS_ROOT,
-        RootClass::AppRoot => RANK_APP_ROOT,
-        RootClass::Inner => return None,
+    let rank = if span.has_parent {
+        u8::try_from(span.root_rank?).ok()?
+    } else {
+        RANK_TRUE_ROOT
     };
-    let nanos = span.otel.get("startTimeUnixNano").and_then(Value::as_str);
-    let start: i64 = nanos.and_then(|nanos| nanos.parse().ok()).unwrap_or(0);
+    let nanos = span.otel.get("startTimeUnixNano")?.as_str()?;
+    let start: i64 = nanos.parse().unwrap_or(0);
     let order = u64::from_str_radix(span.id.as_str(), 16).unwrap_or(0);
     // Of equal begin as the span's own values, and an earlier version than any of them.
     let version = i64::MIN.saturating_add(told.count);

@@ -163,6 +163,12 @@ impl<'a> SpanMapping<'a> {
         observation.usage = Register::of(Some(usage).filter(|usage| !usage.is_empty()), stamp);
         observation.sent_costs = Register::of(Some(costs).filter(|costs| !costs.is_empty()), stamp);
         observation.tool_definitions = text(leftovers::tool_definitions(attributes));
+        let root_rank = match self.root {
+            RootClass::AsRoot => Some(i32::from(RANK_AS_ROOT)),
+            RootClass::AppRoot => Some(i32::from(RANK_APP_ROOT)),
+            RootClass::TrueRoot | RootClass::Inner => None,
+        };
+        observation.root_rank = Register::of(root_rank, stamp);
         observation.experiment = text(experiment::of(attributes));
         observation.metadata_decoded = self.context.source.encodes_metadata();
         observation.parent_id = text(self.ids.parent);

@@ -1,5 +1,7 @@
 //! `GET /observations` and `GET /observations/{id}`, and observations within a trace.
 
+pub(crate) mod v2;
+
 use std::collections::BTreeMap;
 
 use axum::Json;
