@@ -17,6 +17,10 @@ pub(crate) enum CompatError {
     Envelope(String),
     /// The request makes no sense; the text says why.
     BadRequest(String),
+    /// What is there already is in the way.
+    Conflict(String),
+    /// The caller may not do that; the text says why.
+    Forbidden(String),
     /// No such thing in the caller's project.
     NotFound(String),
     NoSuchEndpoint,
@@ -94,6 +98,10 @@ impl CompatError {
             Self::BadRequest(message) => {
                 named(StatusCode::BAD_REQUEST, message, "InvalidRequestError")
             }
+            Self::Conflict(message) => {
+                named(StatusCode::CONFLICT, message, "LangfuseConflictError")
+            }
+            Self::Forbidden(message) => named(StatusCode::FORBIDDEN, message, "ForbiddenError"),
             Self::NotFound(message) => {
                 named(StatusCode::NOT_FOUND, message, "LangfuseNotFoundError")
             }

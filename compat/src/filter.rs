@@ -51,6 +51,23 @@ pub(crate) fn parse_matching(
     })
 }
 
+/// The same with operators that ask whether there is a text or a member at all.
+pub(crate) fn parse_with_presence<C: Column>(
+    query: &Query,
+) -> Result<Vec<Condition<C>>, CompatError> {
+    parse_items(query, |item| {
+        let negated = match (item.text("type")?, item.text("operator")?) {
+            ("string", "is not empty") => {
+                return item.with_operator("stringOptions", "none of", json!([""]));
+            }
+            ("stringObject", "is set") => "is not null",
+            ("stringObject", "is not set") => "is null",
+            _ => return item.condition(),
+        };
+        item.with_operator("null", negated, json!(""))
+    })
+}
+
 fn parse_items<C: Column>(
     query: &Query,
     condition: impl Fn(&Item<'_>) -> Result<Option<Condition<C>>, CompatError>,
@@ -134,6 +151,28 @@ impl Item<'_> {
         let test = fit(test, kind, column.column_type(), name)?;
         let key = self.key(kind, column.column_type())?;
         Ok(Some(Condition { column, key, test }))
+    }
+
+    /// The condition that this one stands for.
+    fn with_operator<C: Column>(
+        &self,
+        kind: &str,
+        operator: &str,
+        value: Value,
+    ) -> Result<Option<Condition<C>>, CompatError> {
+        let mut members = self.members.clone();
+        for (name, value) in [
+            ("type", json!(kind)),
+            ("operator", json!(operator)),
+            ("value", value),
+        ] {
+            members.insert(name.to_owned(), value);
+        }
+        let item = Item {
+            index: self.index,
+            members: &members,
+        };
+        item.condition()
     }
 
     /// A search for words in input, output, or a value of metadata.

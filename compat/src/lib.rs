@@ -13,6 +13,7 @@ mod ingestion;
 mod observations;
 mod payload;
 mod projects;
+mod prompts;
 mod query;
 mod scores;
 mod sessions;
@@ -22,7 +23,7 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 use xtrace_store::{Store, Writer};
 
 use error::CompatError;
@@ -79,6 +80,22 @@ pub fn router(compat: Compat) -> Router {
         .route("/api/public/v2/scores", get(scores::list_v2))
         .route("/api/public/v2/scores/{score_id}", get(scores::find_v2))
         .route("/api/public/v3/scores", get(scores::list_v3))
+        .route(
+            "/api/public/v2/prompts",
+            get(prompts::list).post(prompts::create),
+        )
+        .route(
+            "/api/public/v2/prompts/{name}",
+            get(prompts::find).delete(prompts::delete),
+        )
+        .route(
+            "/api/public/v2/prompts/{name}/versions/{version}",
+            patch(prompts::add_labels),
+        )
+        .route(
+            "/api/public/prompts",
+            get(prompts::find_v1).post(prompts::create_v1),
+        )
         .route("/api/public/metrics/daily", get(daily::list))
         .method_not_allowed_fallback(|| async { CompatError::MethodNotAllowed })
         .with_state(compat)

@@ -61,6 +61,13 @@ pub(crate) fn metadata_of_any(json: Option<&str>) -> Map<String, Value> {
     }
 }
 
+/// JSON that was stored as it was sent.
+pub(crate) fn stored(json: &str) -> Value {
+    json::parse(json)
+        .map(with_quoted_integers)
+        .unwrap_or_default()
+}
+
 fn with_quoted_integers(value: Value) -> Value {
     match &value {
         Value::Number(number) => match quote_big_integers(number.as_str()) {

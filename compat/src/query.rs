@@ -1,8 +1,11 @@
 //! Query parameters as Langfuse reads them.
 
+use std::borrow::Cow;
+
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use chrono::{DateTime, SecondsFormat, Utc};
+use percent_encoding::percent_decode_str;
 use xtrace_model::{Micros, time};
 use xtrace_store::Page;
 
@@ -29,6 +32,50 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, CompatError> {
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(id)) => Ok(Self(id)),
+            Err(_) => Err(CompatError::BadRequest(
+                "The path is no valid UTF-8".to_owned(),
+            )),
+        }
+    }
+}
+
+/// A name at the end of a path. Some clients encode it twice, so it has two readings.
+pub(crate) struct Name(String);
+
+impl Name {
+    /// As the path has it.
+    pub(crate) fn decoded(&self) -> &str {
+        &self.0
+    }
+
+    /// What it may stand for, the plain one first.
+    pub(crate) fn readings(&self) -> Vec<String> {
+        let mut readings = vec![self.0.clone()];
+        let again = percent_decode_str(&self.0).decode_utf8();
+        let again = again.ok().filter(|again| *again != self.0);
+        readings.extend(again.map(Cow::into_owned));
+        readings
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = CompatError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, CompatError> {
+        let PathId(name) = PathId::from_request_parts(parts, state).await?;
+        Ok(Self(name))
+    }
+}
+
+/// A name within a path, and the id at its end.
+pub(crate) struct PathPair(pub(crate) Name, pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathPair {
+    type Rejection = CompatError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, CompatError> {
+        match Path::<(String, String)>::from_request_parts(parts, state).await {
+            Ok(Path((name, id))) => Ok(Self(Name(name), id)),
             Err(_) => Err(CompatError::BadRequest(
                 "The path is no valid UTF-8".to_owned(),
             )),
@@ -90,11 +137,16 @@ impl Query {
         }
     }
 
-    /// `page` from 1, `limit` from 1 to 100; empty ones count as absent.
+    /// `page` from 1, `limit` from 1 to 100, 50 without; empty ones count as absent.
     pub(crate) fn page(&self) -> Result<Page, CompatError> {
+        self.page_of(50)
+    }
+
+    /// The same with another limit.
+    pub(crate) fn page_of(&self, limit_default: i64) -> Result<Page, CompatError> {
         const LIMIT_MAX: i64 = 100;
         let number = self.whole("page")?.unwrap_or(1);
-        let limit = self.whole("limit")?.unwrap_or(50);
+        let limit = self.whole("limit")?.unwrap_or(limit_default);
         if limit > LIMIT_MAX {
             return Err(CompatError::Invalid(issue::too_big("limit", LIMIT_MAX)));
         }
@@ -129,8 +181,8 @@ impl Query {
         }
     }
 
-    /// A whole number from 1.
-    fn whole(&self, name: &str) -> Result<Option<i64>, CompatError> {
+    /// A whole number from 1; an empty one counts as absent.
+    pub(crate) fn whole(&self, name: &str) -> Result<Option<i64>, CompatError> {
         let Some(text) = self.text(name).filter(|text| !text.is_empty()) else {
             return Ok(None);
         };

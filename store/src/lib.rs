@@ -2,8 +2,8 @@
 //!
 //! - [`Store`]: a cheap handle on the database: connect, migrate, ping.
 //! - [`writer`]: takes batches, commits them, and only then says so.
-//! - [`traces`], [`observations`], [`scores`], [`daily`], [`metrics`], [`logs`], [`keys`],
-//!   [`recent`]: reads, one entity each. [`pending`]: log records that wait for their span.
+//! - [`traces`], [`observations`], [`sessions`], [`scores`], [`daily`], [`metrics`], [`logs`], [`recent`]:
+//!   reads, one entity each. [`keys`], [`prompts`], [`score_configs`]: small things, read and written. [`pending`]: log records that wait for their span.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
 //! - [`usage`]: sums by hour, kept up to date. `partitions`, [`maintenance`]: day partitions ahead of time, and retention behind it.
 
@@ -20,6 +20,7 @@ pub mod observations;
 pub mod page;
 mod partitions;
 pub mod pending;
+pub mod prompts;
 pub mod recent;
 pub mod score_configs;
 pub mod scores;

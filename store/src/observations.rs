@@ -36,6 +36,7 @@ pub struct ObservationView {
     pub model_parameters: Option<String>,
     pub prompt_name: Option<String>,
     pub prompt_version: Option<i32>,
+    pub prompt_id: Option<String>,
     pub usage_details: Option<Json<BTreeMap<String, i64>>>,
     pub input_usage: Option<i64>,
     pub output_usage: Option<i64>,
@@ -64,7 +65,9 @@ pub struct ObservationView {
 
 const COLUMNS: &str = "o.trace_id, o.id, o.start_time, o.end_time, o.completion_start_time, \
     o.parent_id, o.type, o.name, o.level, o.status_message, o.version, o.environment, o.model, \
-    o.model_parameters, o.prompt_name, o.prompt_version, o.usage_details, o.input_usage, \
+    o.model_parameters, o.prompt_name, o.prompt_version, \
+    (select p.id from prompts p where p.project_id = o.project_id and p.name = o.prompt_name \
+        and p.version = o.prompt_version) as prompt_id, o.usage_details, o.input_usage, \
     o.output_usage, o.total_usage, o.cost_details, o.input_cost, o.output_cost, o.total_cost, \
     o.model_id, o.tier_id, o.tier_name, o.input, o.output, o.metadata::text as metadata, \
     o.metadata_decoded, o.tool_definitions, o.otel, o.sent, o.created_at, o.updated_at";

@@ -58,7 +58,7 @@ async fn the_same_ids_in_two_projects_are_two() {
 }
 
 /// Every protected path, with a method that it takes.
-const PROTECTED: [(&str, &str); 24] = [
+const PROTECTED: [(&str, &str); 25] = [
     ("POST", "/v1/traces"),
     ("POST", "/api/public/otel/v1/traces"),
     ("POST", "/v1/logs"),
@@ -83,6 +83,7 @@ const PROTECTED: [(&str, &str); 24] = [
     ("GET", "/api/public/scores/s"),
     ("GET", "/api/public/v2/scores"),
     ("GET", "/api/public/v3/scores"),
+    ("GET", "/api/public/v2/prompts"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

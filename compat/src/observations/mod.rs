@@ -127,7 +127,7 @@ impl Observation {
             model: view.model,
             model_id,
             model_parameters: payload::value(view.model_parameters.as_deref()),
-            prompt_id: sent.prompt_id,
+            prompt_id: view.prompt_id.or(sent.prompt_id),
             prompt_name: view.prompt_name,
             prompt_version: view.prompt_version,
             usage_details: view.usage_details.map(|usage| usage.0).unwrap_or_default(),

@@ -198,7 +198,7 @@ fn element(project: &ProjectId, row: &ListedObservation, groups: &Groups, expand
     }
     if groups.has("prompt") {
         add(json!({
-            "promptId": null,
+            "promptId": view.prompt_id,
             "promptName": view.prompt_name,
             "promptVersion": view.prompt_version,
         }));

@@ -2,6 +2,7 @@
 //! alone turns them into SQL, and every value is bound.
 
 mod columns;
+mod prompt_columns;
 mod score_columns;
 
 use serde_json::{Map, Value};
@@ -12,6 +13,7 @@ use xtrace_model::{Micros, json, time};
 
 pub(crate) use columns::PREFIX_CHARS;
 pub use columns::{Column, ColumnType, ObservationColumn, TraceColumn};
+pub use prompt_columns::PromptColumn;
 pub use score_columns::ScoreColumn;
 
 /// One condition of a list; all of them must hold.

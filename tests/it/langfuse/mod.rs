@@ -6,6 +6,7 @@
 mod deletes;
 mod ingestion;
 mod observations_v2;
+mod prompts;
 mod scores;
 
 use reqwest::StatusCode;
