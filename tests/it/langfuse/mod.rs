@@ -6,6 +6,7 @@
 mod deletes;
 mod ingestion;
 mod observations_v2;
+mod prompt_references;
 mod prompts;
 mod scores;
 
