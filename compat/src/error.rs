@@ -302,6 +302,11 @@ pub(crate) mod issue {
         json!({"code": "unrecognized_keys", "keys": names, "path": [], "message": message})
     }
 
+    /// A fault of the whole body.
+    pub(crate) fn of_whole(message: &str) -> Value {
+        json!({"code": "custom", "message": message, "path": []})
+    }
+
     /// Any other fault.
     pub(crate) fn custom(path: &[Value], message: &str) -> Value {
         json!({"code": "custom", "path": path, "message": message})

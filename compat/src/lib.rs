@@ -1,8 +1,10 @@
 //! The Langfuse public API on top of xtrace's store. `README.md` beside this crate lists what is
 //! served and where it differs.
 
+mod annotation_queues;
 mod auth;
 mod body;
+mod comments;
 mod cursor;
 mod daily;
 mod error;
@@ -15,6 +17,7 @@ mod payload;
 mod projects;
 mod prompts;
 mod query;
+mod score_configs;
 mod scores;
 mod sessions;
 mod traces;
@@ -46,6 +49,14 @@ impl FromRef<Compat> for Store {
 /// Every path of the dialect. Requests carry an `xtrace_model::Authentication` in their extensions, and
 /// bodies that are whole and decompressed.
 pub fn router(compat: Compat) -> Router {
+    telemetry()
+        .merge(prompts())
+        .merge(annotation())
+        .method_not_allowed_fallback(|| async { CompatError::MethodNotAllowed })
+        .with_state(compat)
+}
+
+fn telemetry() -> Router<Compat> {
     Router::new()
         .route("/api/public/health", get(health::health))
         .route("/api/public/ready", get(health::ready))
@@ -80,6 +91,11 @@ pub fn router(compat: Compat) -> Router {
         .route("/api/public/v2/scores", get(scores::list_v2))
         .route("/api/public/v2/scores/{score_id}", get(scores::find_v2))
         .route("/api/public/v3/scores", get(scores::list_v3))
+        .route("/api/public/metrics/daily", get(daily::list))
+}
+
+fn prompts() -> Router<Compat> {
+    Router::new()
         .route(
             "/api/public/v2/prompts",
             get(prompts::list).post(prompts::create),
@@ -96,9 +112,45 @@ pub fn router(compat: Compat) -> Router {
             "/api/public/prompts",
             get(prompts::find_v1).post(prompts::create_v1),
         )
-        .route("/api/public/metrics/daily", get(daily::list))
-        .method_not_allowed_fallback(|| async { CompatError::MethodNotAllowed })
-        .with_state(compat)
+}
+
+fn annotation() -> Router<Compat> {
+    Router::new()
+        .route(
+            "/api/public/score-configs",
+            get(score_configs::list).post(score_configs::create),
+        )
+        .route(
+            "/api/public/score-configs/{config_id}",
+            get(score_configs::find).patch(score_configs::update),
+        )
+        .route(
+            "/api/public/comments",
+            get(comments::list).post(comments::create),
+        )
+        .route("/api/public/comments/{comment_id}", get(comments::find))
+        .route(
+            "/api/public/annotation-queues",
+            get(annotation_queues::list).post(annotation_queues::create),
+        )
+        .route(
+            "/api/public/annotation-queues/{queue_id}",
+            get(annotation_queues::find),
+        )
+        .route(
+            "/api/public/annotation-queues/{queue_id}/items",
+            get(annotation_queues::items).post(annotation_queues::add_item),
+        )
+        .route(
+            "/api/public/annotation-queues/{queue_id}/items/{item_id}",
+            get(annotation_queues::find_item)
+                .patch(annotation_queues::update_item)
+                .delete(annotation_queues::delete_item),
+        )
+        .route(
+            "/api/public/annotation-queues/{queue_id}/assignments",
+            post(annotation_queues::assign).delete(annotation_queues::unassign),
+        )
 }
 
 /// The answer to a path that the dialect does not have.

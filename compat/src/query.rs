@@ -153,9 +153,18 @@ impl Query {
         Ok(Page { number, limit })
     }
 
-    /// The names of all parameters.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+    fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Refuses parameters of other names.
+    pub(crate) fn only(&self, names: &[&str]) -> Result<(), CompatError> {
+        let unknown = self.names().filter(|name| !names.contains(name));
+        let unknown: Vec<&str> = unknown.collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        Err(CompatError::Invalid(issue::unrecognized(&unknown)))
     }
 
     /// A whole number from 1 to a maximum; an empty one counts as absent.

@@ -3,10 +3,13 @@
 //! - [`Store`]: a cheap handle on the database: connect, migrate, ping.
 //! - [`writer`]: takes batches, commits them, and only then says so.
 //! - [`traces`], [`observations`], [`sessions`], [`scores`], [`daily`], [`metrics`], [`logs`], [`recent`]:
-//!   reads, one entity each. [`keys`], [`prompts`], [`score_configs`]: small things, read and written. [`pending`]: log records that wait for their span.
+//!   reads, one entity each. [`keys`], [`prompts`], [`score_configs`], [`comments`],
+//!   [`annotation_queues`]: small things, read and written. [`pending`]: log records that wait for their span.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
 //! - [`usage`]: sums by hour, kept up to date. `partitions`, [`maintenance`]: day partitions ahead of time, and retention behind it.
 
+pub mod annotation_queues;
+pub mod comments;
 pub mod daily;
 mod database;
 pub mod deletion;

@@ -30,7 +30,8 @@ pub struct ScoreConfig {
     pub data_type: String,
     pub min_value: Option<f64>,
     pub max_value: Option<f64>,
-    pub categories: Option<Json<Vec<Category>>>,
+    #[sqlx(json(nullable))]
+    pub categories: Option<Vec<Category>>,
     pub is_archived: bool,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -99,7 +100,7 @@ pub async fn put(
     .bind(&config.data_type)
     .bind(config.min_value)
     .bind(config.max_value)
-    .bind(&config.categories)
+    .bind(config.categories.as_ref().map(Json))
     .bind(config.is_archived)
     .bind(config.created_at)
     .bind(config.updated_at)

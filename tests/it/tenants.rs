@@ -58,7 +58,7 @@ async fn the_same_ids_in_two_projects_are_two() {
 }
 
 /// Every protected path, with a method that it takes.
-const PROTECTED: [(&str, &str); 25] = [
+const PROTECTED: [(&str, &str); 28] = [
     ("POST", "/v1/traces"),
     ("POST", "/api/public/otel/v1/traces"),
     ("POST", "/v1/logs"),
@@ -84,6 +84,9 @@ const PROTECTED: [(&str, &str); 25] = [
     ("GET", "/api/public/v2/scores"),
     ("GET", "/api/public/v3/scores"),
     ("GET", "/api/public/v2/prompts"),
+    ("GET", "/api/public/score-configs"),
+    ("GET", "/api/public/comments"),
+    ("GET", "/api/public/annotation-queues"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -220,7 +220,7 @@ fn categorical(label: String, config: Option<&ScoreConfig>) -> Result<ScoreValue
     let Some(categories) = categories else {
         return Ok(ScoreValue::Categorical(label, 0.0));
     };
-    let known = categories.0.iter().find(|category| category.label == label);
+    let known = categories.iter().find(|category| category.label == label);
     match known {
         Some(category) => Ok(ScoreValue::Categorical(label, category.value)),
         None => Err(issue::custom(

@@ -90,12 +90,9 @@ fn bad(message: impl Into<String>) -> CompatError {
 }
 
 fn check_names(query: &Query) -> Result<(), CompatError> {
-    for name in query.names() {
-        let known = OTHERS.contains(&name) || LISTS.iter().any(|(list, _)| *list == name);
-        if !known {
-            return Err(CompatError::Invalid(issue::unrecognized(&[name])));
-        }
-    }
+    let lists = LISTS.iter().map(|(list, _)| *list);
+    let known: Vec<&str> = OTHERS.into_iter().chain(lists).collect();
+    query.only(&known)?;
     if ["userId", "traceTags"]
         .iter()
         .any(|name| !query.list(name).is_empty())

@@ -3,6 +3,7 @@
 
 #![expect(clippy::too_many_lines, reason = "a test is one story")]
 
+mod annotation;
 mod deletes;
 mod ingestion;
 mod observations_v2;
