@@ -9,6 +9,7 @@ use std::str::FromStr;
 use axum::http::HeaderValue;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use xtrace_compat::MediaSettings;
 use xtrace_model::ProjectId;
 
 /// The command line.
@@ -141,6 +142,17 @@ pub struct ServeConfig {
         value_parser = parse_body_bytes
     )]
     pub body_bytes_max: usize,
+    /// Where clients reach this service, such as https://traces.example.com; links to media begin with
+    /// it. Unset: the host that was asked.
+    #[arg(long = "xtrace-public-url", env = "XTRACE_PUBLIC_URL", value_parser = parse_public_url)]
+    public_url: Option<String>,
+    /// Bytes of a media file at most.
+    #[arg(
+        long = "max-media-bytes",
+        env = "XTRACE_MAX_MEDIA_BYTES",
+        default_value = "1000000000"
+    )]
+    media_bytes_max: u64,
 }
 
 /// Where a listener that can be done without listens.
@@ -258,6 +270,14 @@ impl ServeConfig {
         NonZeroU32::new(self.rate_limit_qps)
     }
 
+    /// How media are kept.
+    pub fn media(&self) -> MediaSettings {
+        MediaSettings {
+            public_url: self.public_url.clone(),
+            bytes_max: self.media_bytes_max,
+        }
+    }
+
     /// How long data is kept.
     pub fn retention(&self) -> xtrace_store::maintenance::Retention {
         let days = |days: u32| (days > 0).then_some(i64::from(days));
@@ -335,6 +355,14 @@ fn parse_origin(text: &str) -> Result<HeaderValue, String> {
         origin == "*" || origin.starts_with("https://") || origin.starts_with("http://");
     let value = HeaderValue::from_str(origin).ok().filter(|_| is_origin);
     value.ok_or_else(|| "takes origins such as https://app.example.com, or *".to_owned())
+}
+
+fn parse_public_url(text: &str) -> Result<String, String> {
+    let url = text.trim().trim_end_matches('/');
+    if url.starts_with("https://") || url.starts_with("http://") {
+        return Ok(url.to_owned());
+    }
+    Err("XTRACE_PUBLIC_URL takes a URL such as https://traces.example.com".to_owned())
 }
 
 fn parse_token(text: &str) -> Result<String, String> {

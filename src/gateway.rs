@@ -1,5 +1,6 @@
 //! What handlers share: cheap clones of handles, built once in `server.rs`.
 
+use xtrace_compat::MediaSettings;
 use xtrace_store::{Store, Writer};
 
 use crate::auth::Authenticator;
@@ -20,6 +21,8 @@ pub struct Gateway {
     pub read_limiter: ReadLimiter,
     /// How much they may send.
     pub body_limits: BodyLimits,
+    /// How media are kept.
+    pub media: MediaSettings,
     /// Traces that log records wait for.
     pub(crate) supplements: Supplements,
 }

@@ -27,12 +27,15 @@ pub fn router(gateway: Gateway, cors: CorsLayer) -> Router {
             get(service::rate_limit_stats),
         )
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed });
-    let langfuse = xtrace_compat::router(Compat {
-        store: gateway.store.clone(),
-        writer: gateway.writer.clone(),
-    })
-    .layer(from_fn_with_state(gateway.clone(), langfuse::read_body))
-    .layer(cors::of_any_page());
+    let compat = Compat::new(
+        gateway.store.clone(),
+        gateway.writer.clone(),
+        gateway.media.clone(),
+    );
+    let langfuse = xtrace_compat::router(compat.clone())
+        .layer(from_fn_with_state(gateway.clone(), langfuse::read_body))
+        .merge(xtrace_compat::links(compat))
+        .layer(cors::of_any_page());
     let protected = otlp_over_http("/api/public/otel", &cors)
         .merge(otlp_over_http("", &cors))
         .merge(otlp_over_grpc())

@@ -139,6 +139,7 @@ impl Server {
             read_limiter: ReadLimiter::new(config.reads_per_second(), config.rate_limit_burst),
             body_limits: BodyLimits::new(config.body_bytes_max),
             supplements: Supplements::default(),
+            media: config.media(),
         };
         let background = prepare(
             store.clone(),

@@ -12,6 +12,7 @@ mod fields;
 mod filter;
 mod health;
 mod ingestion;
+mod media;
 mod observations;
 mod payload;
 mod projects;
@@ -26,10 +27,11 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
+use axum::routing::{get, patch, post, put};
 use xtrace_store::{Store, Writer};
 
 use error::CompatError;
+pub use media::MediaSettings;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -38,6 +40,18 @@ pub struct Compat {
     pub store: Store,
     /// The write path of traces, observations and scores.
     pub writer: Writer,
+    media: media::Media,
+}
+
+impl Compat {
+    /// Shares a store, its write path, and how media are kept.
+    pub fn new(store: Store, writer: Writer, settings: MediaSettings) -> Self {
+        Self {
+            store,
+            writer,
+            media: media::Media::new(settings),
+        }
+    }
 }
 
 impl FromRef<Compat> for Store {
@@ -52,6 +66,15 @@ pub fn router(compat: Compat) -> Router {
     telemetry()
         .merge(prompts())
         .merge(annotation())
+        .method_not_allowed_fallback(|| async { CompatError::MethodNotAllowed })
+        .with_state(compat)
+}
+
+/// Paths whose link is their permission, and whose bodies are read as they come, however long.
+pub fn links(compat: Compat) -> Router {
+    Router::new()
+        .route("/api/public/media/upload/{token}", put(media::upload))
+        .route("/api/public/media/download/{token}", get(media::download))
         .method_not_allowed_fallback(|| async { CompatError::MethodNotAllowed })
         .with_state(compat)
 }
@@ -92,6 +115,11 @@ fn telemetry() -> Router<Compat> {
         .route("/api/public/v2/scores/{score_id}", get(scores::find_v2))
         .route("/api/public/v3/scores", get(scores::list_v3))
         .route("/api/public/metrics/daily", get(daily::list))
+        .route("/api/public/media", post(media::announce))
+        .route(
+            "/api/public/media/{media_id}",
+            get(media::get).patch(media::patch),
+        )
 }
 
 fn prompts() -> Router<Compat> {

@@ -8,7 +8,8 @@ use crate::{Store, StoreError};
 type Time = DateTime<Utc>;
 
 /// What else is of a trace, and the trace itself.
-const OF_TRACES: [&str; 4] = [
+const OF_TRACES: [&str; 5] = [
+    "delete from media_links where project_id = $1 and owner_kind <> 'item' and owner_id = any($2)",
     "delete from pending_content where project_id = $1 and trace_id = any($2)",
     "delete from logs where project_id = $1 and trace_id = any($2)",
     "delete from scores where project_id = $1 and trace_id = any($2)",

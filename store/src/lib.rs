@@ -4,7 +4,7 @@
 //! - [`writer`]: takes batches, commits them, and only then says so.
 //! - [`traces`], [`observations`], [`sessions`], [`scores`], [`daily`], [`metrics`], [`logs`], [`recent`]:
 //!   reads, one entity each. [`keys`], [`prompts`], [`score_configs`], [`comments`],
-//!   [`annotation_queues`]: small things, read and written. [`pending`]: log records that wait for their span.
+//!   [`annotation_queues`], [`media`]: small things, read and written. [`pending`]: log records that wait for their span.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
 //! - [`usage`]: sums by hour, kept up to date. `partitions`, [`maintenance`]: day partitions ahead of time, and retention behind it.
 
@@ -18,6 +18,7 @@ pub mod filter;
 pub mod keys;
 pub mod logs;
 pub mod maintenance;
+pub mod media;
 pub mod metrics;
 pub mod observations;
 pub mod page;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use metrics::counter;
 use xtrace_model::time;
 
 use crate::partitions::{self, Partitioned};
-use crate::{Store, StoreError, writer};
+use crate::{Store, StoreError, media, writer};
 
 /// How long data is kept, in days; `None` keeps all.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,6 +18,8 @@ pub struct Retention {
     pub metrics_days: Option<i64>,
 }
 
+/// How long media may be without anything that refers to them.
+const MEDIA_GRACE: TimeDelta = TimeDelta::days(1);
 const INTERVAL: Duration = Duration::from_hours(1);
 /// Rows that one delete takes at most, so that no lock is held for long.
 const DELETE_ROWS_MAX: i64 = 5000;
@@ -38,6 +40,7 @@ pub async fn run(store: Store, retention: Retention) {
 pub async fn once(store: &Store, retention: Retention) -> Result<(), StoreError> {
     partitions::make_ahead(store).await?;
     partitions::analyze(store).await?;
+    media::collect_garbage(store, Utc::now() - MEDIA_GRACE).await?;
     let today = time::day_of(time::from_utc(Utc::now()));
     if let Some(days) = retention.metrics_days {
         partitions::drop_before(store, Partitioned::MetricPoints, today - days).await?;

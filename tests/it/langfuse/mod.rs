@@ -6,6 +6,7 @@
 mod annotation;
 mod deletes;
 mod ingestion;
+mod media;
 mod observations_v2;
 mod prompt_references;
 mod prompts;

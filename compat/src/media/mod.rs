@@ -1,0 +1,63 @@
+//! Media: announced, uploaded to and downloaded from links that carry their own permission
+//! (langfuse-api 12.3).
+//!
+//! - `announce`: `POST`, `PATCH` and `GET /media`. `link`: signed links. `transfer`: bytes in and out, piece
+//!   by piece.
+
+mod announce;
+mod link;
+mod transfer;
+
+use std::sync::Arc;
+
+use tokio::sync::{OnceCell, Semaphore};
+use xtrace_store::{Store, StoreError, media};
+
+pub(crate) use announce::{announce, get, patch};
+pub(crate) use transfer::{download, upload};
+
+/// Uploads and downloads at once; each holds one piece in memory.
+const TRANSFERS_MAX: usize = 64;
+
+/// How media are kept.
+#[derive(Debug, Clone)]
+pub struct MediaSettings {
+    /// Where clients reach this service; none takes the host that they asked.
+    pub public_url: Option<String>,
+    /// Bytes of a file at most.
+    pub bytes_max: u64,
+}
+
+/// What all transfers share.
+#[derive(Clone)]
+pub(crate) struct Media {
+    pub(crate) settings: MediaSettings,
+    key: Arc<OnceCell<Vec<u8>>>,
+    transfers: Arc<Semaphore>,
+}
+
+impl Media {
+    pub(crate) fn new(settings: MediaSettings) -> Self {
+        Self {
+            settings,
+            key: Arc::default(),
+            transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)),
+        }
+    }
+
+    /// What links are signed with: one key for all processes of a database.
+    async fn key(&self, store: &Store) -> Result<&[u8], StoreError> {
+        let fresh = || {
+            [
+                uuid::Uuid::new_v4().into_bytes(),
+                uuid::Uuid::new_v4().into_bytes(),
+            ]
+            .concat()
+        };
+        let key = self
+            .key
+            .get_or_try_init(|| async { media::signing_key(store, "media", &fresh()).await })
+            .await?;
+        Ok(key)
+    }
+}

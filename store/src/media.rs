@@ -1,0 +1,259 @@
+//! Media: bytes in pieces, what is known of them, and where they are referred to.
+
+use chrono::{DateTime, Utc};
+use xtrace_model::ProjectId;
+
+use crate::{Store, StoreError};
+
+/// What is known of a file.
+#[derive(Debug, Clone, sqlx::FromRow)]
+#[expect(
+    missing_docs,
+    reason = "columns of the table `media`, see migrations/0014_media.sql"
+)]
+pub struct Media {
+    pub id: String,
+    pub sha256: Vec<u8>,
+    pub content_type: String,
+    pub content_length: i64,
+    pub upload_id: Option<String>,
+    pub uploaded_at: Option<DateTime<Utc>>,
+    pub upload_http_status: Option<i32>,
+    pub upload_http_error: Option<String>,
+}
+
+/// Where a file is referred to.
+#[derive(Debug)]
+pub struct Link {
+    /// What refers to it.
+    pub owner: Owner,
+    /// `input`, `output`, `metadata` or `expectedOutput`.
+    pub field: String,
+}
+
+/// What refers to a file.
+#[derive(Debug)]
+pub enum Owner {
+    /// A trace.
+    Trace(String),
+    /// An observation: its trace's id and its own.
+    Observation(String, String),
+    /// An item of a dataset: the dataset's id and its own.
+    Item(String, String),
+}
+
+/// How an upload went.
+#[derive(Debug)]
+pub struct Report {
+    /// When it ended.
+    pub uploaded_at: DateTime<Utc>,
+    /// What was answered.
+    pub status: i32,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+const COLUMNS: &str = "id, sha256, content_type, content_length, upload_id, uploaded_at, \
+    upload_http_status, upload_http_error";
+
+/// The files of these ids.
+pub async fn find(
+    store: &Store,
+    project: &ProjectId,
+    ids: &[String],
+) -> Result<Vec<Media>, StoreError> {
+    let sql = format!("select {COLUMNS} from media where project_id = $1 and id = any($2)");
+    let found = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(project.as_str())
+        .bind(ids)
+        .fetch_all(store.read())
+        .await?;
+    Ok(found)
+}
+
+/// Notes that a file is announced, and where it is referred to. What was known of it is replaced unless
+/// its bytes are here and of the same type.
+pub async fn announce(
+    store: &Store,
+    project: &ProjectId,
+    media: &Media,
+    link: &Link,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let (kind, owner, part) = match &link.owner {
+        Owner::Trace(trace) => ("trace", trace.as_str(), ""),
+        Owner::Observation(trace, id) => ("observation", trace.as_str(), id.as_str()),
+        Owner::Item(dataset, id) => ("item", dataset.as_str(), id.as_str()),
+    };
+    let mut transaction = store.write().begin().await?;
+    sqlx::query(
+        "insert into media (project_id, id, sha256, content_type, content_length, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $6)
+         on conflict (project_id, id) do update set content_type = excluded.content_type,
+            content_length = excluded.content_length, updated_at = excluded.updated_at",
+    )
+    .bind(project.as_str())
+    .bind(&media.id)
+    .bind(&media.sha256)
+    .bind(&media.content_type)
+    .bind(media.content_length)
+    .bind(now)
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query(
+        "insert into media_links (project_id, media_id, owner_kind, owner_id, part_id, field, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
+    )
+    .bind(project.as_str())
+    .bind(&media.id)
+    .bind(kind)
+    .bind(owner)
+    .bind(part)
+    .bind(&link.field)
+    .bind(now)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Notes how an upload went; whether there is such a file.
+pub async fn report(
+    store: &Store,
+    project: &ProjectId,
+    id: &str,
+    report: &Report,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "update media set uploaded_at = $3, upload_http_status = $4, upload_http_error = $5
+          where project_id = $1 and id = $2",
+    )
+    .bind(project.as_str())
+    .bind(id)
+    .bind(report.uploaded_at)
+    .bind(report.status)
+    .bind(&report.error)
+    .execute(store.write())
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Which upload's pieces.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    /// Whose they are.
+    pub project: ProjectId,
+    /// Its own id.
+    pub id: String,
+}
+
+/// Keeps one piece of an upload.
+pub async fn add_chunk(
+    store: &Store,
+    upload: &Upload,
+    number: i32,
+    bytes: &[u8],
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "insert into media_chunks (project_id, upload_id, number, bytes, created_at)
+         values ($1, $2, $3, $4, $5)",
+    )
+    .bind(upload.project.as_str())
+    .bind(&upload.id)
+    .bind(number)
+    .bind(bytes)
+    .bind(now)
+    .execute(store.write())
+    .await?;
+    Ok(())
+}
+
+/// Makes an upload the bytes of its file; whether there is such a file.
+pub async fn finish(
+    store: &Store,
+    upload: &Upload,
+    media: &str,
+    now: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "update media set upload_id = $3, uploaded_at = $4, upload_http_status = 200,
+                upload_http_error = null
+          where project_id = $1 and id = $2",
+    )
+    .bind(upload.project.as_str())
+    .bind(media)
+    .bind(&upload.id)
+    .bind(now)
+    .execute(store.write())
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Removes the pieces of an upload that came to nothing.
+pub async fn abandon(store: &Store, upload: &Upload) -> Result<(), StoreError> {
+    sqlx::query("delete from media_chunks where project_id = $1 and upload_id = $2")
+        .bind(upload.project.as_str())
+        .bind(&upload.id)
+        .execute(store.write())
+        .await?;
+    Ok(())
+}
+
+/// One piece of an upload, if it has so many.
+pub async fn chunk(
+    store: &Store,
+    upload: &Upload,
+    number: i32,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let found = sqlx::query_scalar(
+        "select bytes from media_chunks where project_id = $1 and upload_id = $2 and number = $3",
+    )
+    .bind(upload.project.as_str())
+    .bind(&upload.id)
+    .bind(number)
+    .fetch_optional(store.read())
+    .await?;
+    Ok(found)
+}
+
+/// The key of that name, made of `fresh` if nobody made one yet.
+pub async fn signing_key(store: &Store, name: &str, fresh: &[u8]) -> Result<Vec<u8>, StoreError> {
+    sqlx::query("insert into signing_keys (name, value) values ($1, $2) on conflict do nothing")
+        .bind(name)
+        .bind(fresh)
+        .execute(store.write())
+        .await?;
+    let key = sqlx::query_scalar("select value from signing_keys where name = $1")
+        .bind(name)
+        .fetch_one(store.write())
+        .await?;
+    Ok(key)
+}
+
+/// What nobody refers to any more goes: links of traces that are gone, then files without links, then
+/// pieces that are nobody's bytes. All of it must be older than `before`, for a trace may come after its
+/// files, and an upload takes a while.
+pub(crate) async fn collect_garbage(
+    store: &Store,
+    before: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    const STEPS: [&str; 3] = [
+        "delete from media_links l where l.created_at < $1 and l.owner_kind <> 'item'
+            and not exists (select from traces t where t.project_id = l.project_id and t.id = l.owner_id)",
+        "delete from media m where m.updated_at < $1
+            and not exists (select from media_links l where l.project_id = m.project_id and l.media_id = m.id)",
+        "delete from media_chunks c using (
+                select project_id, upload_id from media_chunks f where f.number = 0 and f.created_at < $1
+                   and not exists (select from media m where m.project_id = f.project_id
+                                      and m.upload_id = f.upload_id)) gone
+          where c.project_id = gone.project_id and c.upload_id = gone.upload_id",
+    ];
+    for step in STEPS {
+        sqlx::query(step)
+            .bind(before)
+            .execute(store.background())
+            .await?;
+    }
+    Ok(())
+}
