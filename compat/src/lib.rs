@@ -7,7 +7,9 @@ mod body;
 mod comments;
 mod cursor;
 mod daily;
+mod datasets;
 mod error;
+mod experiments;
 mod fields;
 mod filter;
 mod health;
@@ -65,6 +67,7 @@ impl FromRef<Compat> for Store {
 pub fn router(compat: Compat) -> Router {
     telemetry()
         .merge(prompts())
+        .merge(datasets())
         .merge(annotation())
         .method_not_allowed_fallback(|| async { CompatError::MethodNotAllowed })
         .with_state(compat)
@@ -140,6 +143,42 @@ fn prompts() -> Router<Compat> {
             "/api/public/prompts",
             get(prompts::find_v1).post(prompts::create_v1),
         )
+}
+
+fn datasets() -> Router<Compat> {
+    Router::new()
+        .route(
+            "/api/public/v2/datasets",
+            get(datasets::list).post(datasets::create),
+        )
+        .route("/api/public/v2/datasets/{name}", get(datasets::find))
+        .route(
+            "/api/public/datasets",
+            get(datasets::list_v1).post(datasets::create_v1),
+        )
+        .route("/api/public/datasets/{name}", get(datasets::find_v1))
+        .route(
+            "/api/public/datasets/{name}/runs",
+            get(datasets::runs::list),
+        )
+        .route(
+            "/api/public/datasets/{name}/runs/{run}",
+            get(datasets::runs::find).delete(datasets::runs::delete),
+        )
+        .route(
+            "/api/public/dataset-items",
+            get(datasets::items::list).post(datasets::items::create),
+        )
+        .route(
+            "/api/public/dataset-items/{item_id}",
+            get(datasets::items::find).delete(datasets::items::delete),
+        )
+        .route(
+            "/api/public/dataset-run-items",
+            get(datasets::run_items::list).post(datasets::run_items::create),
+        )
+        .route("/api/public/experiments", get(experiments::list))
+        .route("/api/public/experiment-items", get(experiments::items))
 }
 
 fn annotation() -> Router<Compat> {

@@ -83,6 +83,18 @@ impl<S: Send + Sync> FromRequestParts<S> for PathPair {
     }
 }
 
+/// Two names within a path.
+pub(crate) struct PathNames(pub(crate) Name, pub(crate) Name);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathNames {
+    type Rejection = CompatError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, CompatError> {
+        let PathPair(first, second) = PathPair::from_request_parts(parts, state).await?;
+        Ok(Self(first, Name(second)))
+    }
+}
+
 impl Query {
     pub(crate) fn parse(query: &str) -> Self {
         Self(

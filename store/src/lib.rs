@@ -2,9 +2,10 @@
 //!
 //! - [`Store`]: a cheap handle on the database: connect, migrate, ping.
 //! - [`writer`]: takes batches, commits them, and only then says so.
-//! - [`traces`], [`observations`], [`sessions`], [`scores`], [`daily`], [`metrics`], [`logs`], [`recent`]:
+//! - [`traces`], [`observations`], [`sessions`], [`scores`], [`daily`], [`metrics`], [`logs`], [`experiments`],
+//!   [`recent`]:
 //!   reads, one entity each. [`keys`], [`prompts`], [`score_configs`], [`comments`],
-//!   [`annotation_queues`], [`media`]: small things, read and written. [`pending`]: log records that wait for their span.
+//!   [`annotation_queues`], [`media`], [`datasets`], [`dataset_runs`]: small things, read and written. [`pending`]: log records that wait for their span.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
 //! - [`usage`]: sums by hour, kept up to date. `partitions`, [`maintenance`]: day partitions ahead of time, and retention behind it.
 
@@ -12,8 +13,11 @@ pub mod annotation_queues;
 pub mod comments;
 pub mod daily;
 mod database;
+pub mod dataset_runs;
+pub mod datasets;
 pub mod deletion;
 mod error;
+pub mod experiments;
 pub mod filter;
 pub mod keys;
 pub mod logs;

@@ -170,6 +170,25 @@ pub async fn of_traces(
     Ok(scores)
 }
 
+/// Scores of runs over datasets as a whole, newest first.
+pub async fn of_runs(
+    store: &Store,
+    project: &ProjectId,
+    runs: &[String],
+) -> Result<Vec<ScoreView>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from scores s
+          where s.project_id = $1 and s.run_id = any($2) and s.trace_id is null
+          order by s.ts desc, s.id desc"
+    );
+    let scores = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(project.as_str())
+        .bind(runs)
+        .fetch_all(store.read())
+        .await?;
+    Ok(scores)
+}
+
 /// Removes a score.
 pub async fn delete(store: &Store, project: &ProjectId, id: &str) -> Result<(), StoreError> {
     sqlx::query("delete from scores where project_id = $1 and id = $2")

@@ -58,7 +58,7 @@ async fn the_same_ids_in_two_projects_are_two() {
 }
 
 /// Every protected path, with a method that it takes.
-const PROTECTED: [(&str, &str); 28] = [
+const PROTECTED: [(&str, &str); 34] = [
     ("POST", "/v1/traces"),
     ("POST", "/api/public/otel/v1/traces"),
     ("POST", "/v1/logs"),
@@ -86,6 +86,15 @@ const PROTECTED: [(&str, &str); 28] = [
     ("GET", "/api/public/v2/prompts"),
     ("GET", "/api/public/score-configs"),
     ("GET", "/api/public/comments"),
+    ("GET", "/api/public/media/m"),
+    ("GET", "/api/public/datasets"),
+    ("GET", "/api/public/v2/datasets"),
+    ("GET", "/api/public/datasets/d/runs"),
+    ("GET", "/api/public/dataset-items"),
+    (
+        "GET",
+        "/api/public/experiments?fromStartTime=2026-01-01T00:00:00Z",
+    ),
     ("GET", "/api/public/annotation-queues"),
 ];
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::sync::{OnceCell, Semaphore};
 use xtrace_store::{Store, StoreError, media};
 
-pub(crate) use announce::{announce, get, patch};
+pub(crate) use announce::{announce, get, patch, signed};
 pub(crate) use transfer::{download, upload};
 
 /// Uploads and downloads at once; each holds one piece in memory.

@@ -2,7 +2,7 @@
 
 pub(crate) mod create;
 mod list;
-mod v3;
+pub(crate) mod v3;
 pub(crate) mod view;
 
 pub(crate) use create::create;

@@ -227,7 +227,7 @@ fn truth(text: &str) -> Option<f64> {
     }
 }
 
-fn element(project: &ProjectId, score: ScoreView, groups: &[String]) -> Value {
+pub(crate) fn element(project: &ProjectId, score: ScoreView, groups: &[String]) -> Value {
     let wants = |group: &str| groups.iter().any(|wanted| wanted == group);
     let value = match score.data_type.as_str() {
         "NUMERIC" => json!(score.value),

@@ -2,6 +2,7 @@
 //! alone turns them into SQL, and every value is bound.
 
 mod columns;
+mod experiment_columns;
 mod prompt_columns;
 mod score_columns;
 
@@ -13,6 +14,7 @@ use xtrace_model::{Micros, json, time};
 
 pub(crate) use columns::PREFIX_CHARS;
 pub use columns::{Column, ColumnType, ObservationColumn, TraceColumn};
+pub use experiment_columns::{ExperimentColumn, ExperimentItemColumn};
 pub use prompt_columns::PromptColumn;
 pub use score_columns::ScoreColumn;
 

@@ -4,7 +4,9 @@
 #![expect(clippy::too_many_lines, reason = "a test is one story")]
 
 mod annotation;
+mod datasets;
 mod deletes;
+mod experiments;
 mod ingestion;
 mod media;
 mod observations_v2;

@@ -1,0 +1,138 @@
+//! Media that items refer to: `@@@langfuseMedia:type=…|id=…|source=…@@@` within their texts.
+
+use std::collections::HashMap;
+
+use axum::http::HeaderMap;
+use serde_json::{Value, json};
+use xtrace_model::{ProjectId, json as rules};
+use xtrace_store::datasets::Item;
+use xtrace_store::media;
+
+use crate::Compat;
+use crate::error::CompatError;
+use crate::media::signed;
+
+const OPENING: &str = "@@@langfuseMedia:";
+const CLOSING: &str = "@@@";
+
+/// A reference, and where it stands.
+pub(super) struct Reference {
+    field: &'static str,
+    text: String,
+    path: String,
+    pub(super) media_id: String,
+}
+
+/// All references of an item, by field, then by path.
+pub(super) fn of_item(item: &Item) -> Vec<Reference> {
+    let parts = [
+        ("input", &item.input),
+        ("expectedOutput", &item.expected_output),
+        ("metadata", &item.metadata),
+    ];
+    let mut found = Vec::new();
+    for (field, text) in parts {
+        let Some(text) = text.as_deref().filter(|text| text.contains(OPENING)) else {
+            continue;
+        };
+        collect(
+            &rules::parse(text).unwrap_or_default(),
+            field,
+            "$",
+            &mut found,
+        );
+    }
+    found.sort_by(|a, b| (a.field, &a.path).cmp(&(b.field, &b.path)));
+    found
+}
+
+fn collect(value: &Value, field: &'static str, path: &str, found: &mut Vec<Reference>) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                collect(member, field, &format!("{path}['{name}']"), found);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                collect(item, field, &format!("{path}[{index}]"), found);
+            }
+        }
+        Value::String(text) => {
+            for (text, media_id) in of_text(text) {
+                found.push(Reference {
+                    field,
+                    text: text.to_owned(),
+                    path: path.to_owned(),
+                    media_id: media_id.to_owned(),
+                });
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whole references, each with the id that it names.
+fn of_text(text: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    let mut from = 0;
+    while let Some(at) = text[from..].find(OPENING) {
+        let begin = from + at;
+        let inner = begin + OPENING.len();
+        let Some(length) = text[inner..].find(CLOSING) else {
+            break;
+        };
+        from = inner + length + CLOSING.len();
+        let mut members = text[inner..inner + length].split('|');
+        let id = members.find_map(|member| member.strip_prefix("id="));
+        found.extend(id.map(|id| (&text[begin..from], id)));
+    }
+    found
+}
+
+/// The references of items as they are shown; those whose media are not here are left out.
+pub(super) async fn views(
+    compat: &Compat,
+    project: &ProjectId,
+    headers: &HeaderMap,
+    items: &[&Item],
+) -> Result<Vec<Vec<Value>>, CompatError> {
+    let references: Vec<Vec<Reference>> = items.iter().map(|item| of_item(item)).collect();
+    let mut ids: Vec<String> = references
+        .iter()
+        .flatten()
+        .map(|one| one.media_id.clone())
+        .collect();
+    if ids.is_empty() {
+        return Ok(items.iter().map(|_| Vec::new()).collect());
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    let mut media_by_id = HashMap::new();
+    for media in media::find(&compat.store, project, &ids).await? {
+        if matches!(media.upload_http_status, Some(200 | 201)) {
+            let link = signed(compat, project, &media, headers).await?;
+            let shown = json!({
+                "mediaId": media.id,
+                "contentType": media.content_type,
+                "contentLength": media.content_length,
+                "url": link.url,
+                "urlExpiry": link.expiry,
+            });
+            media_by_id.insert(media.id, shown);
+        }
+    }
+    let shown = |one: &Reference| {
+        let media = media_by_id.get(&one.media_id)?;
+        Some(json!({
+            "field": one.field,
+            "referenceString": one.text,
+            "jsonPath": one.path,
+            "media": media,
+        }))
+    };
+    Ok(references
+        .iter()
+        .map(|all| all.iter().filter_map(shown).collect())
+        .collect())
+}
