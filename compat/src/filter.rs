@@ -77,38 +77,58 @@ fn parse_items<C: Column>(
     };
     let malformed = || CompatError::BadRequest("Invalid JSON in filter parameter".to_owned());
     let items: Value = serde_json::from_str(text).map_err(|_| malformed())?;
-    let Value::Array(items) = items else {
-        return Err(invalid(0, None, "Invalid input: expected array"));
-    };
+    parse_list(&items, &["filter"], condition)
+}
+
+/// Reads conditions from a list, which stands at a path.
+pub(crate) fn parse_list<C: Column>(
+    items: &Value,
+    path: &[&str],
+    condition: impl Fn(&Item<'_>) -> Result<Option<Condition<C>>, CompatError>,
+) -> Result<Vec<Condition<C>>, CompatError> {
     let mut conditions = Vec::new();
+    let Value::Array(items) = items else {
+        return Err(invalid(path, 0, None, "Invalid input: expected array"));
+    };
     for (index, item) in items.iter().enumerate() {
-        let item = item
-            .as_object()
-            .ok_or_else(|| invalid(index, None, "Invalid input: expected object"))?;
+        let members = item.as_object();
+        let members =
+            members.ok_or_else(|| invalid(path, index, None, "Invalid input: expected object"))?;
         let item = Item {
+            path,
             index,
-            members: item,
+            members,
         };
         conditions.extend(condition(&item)?);
     }
     Ok(conditions)
 }
 
-fn invalid(index: usize, member: Option<&str>, message: &str) -> CompatError {
-    let mut path = vec![json!("filter"), json!(index)];
+fn invalid(path: &[&str], index: usize, member: Option<&str>, message: &str) -> CompatError {
+    let mut path: Vec<Value> = path.iter().map(|part| json!(part)).collect();
+    path.push(json!(index));
     path.extend(member.map(|member| json!(member)));
     CompatError::Invalid(issue::custom(&path, message))
 }
 
 /// One element of the array.
-struct Item<'a> {
+pub(crate) struct Item<'a> {
+    path: &'a [&'a str],
     index: usize,
     members: &'a Map<String, Value>,
 }
 
+/// What an element says, before its column is known.
+pub(crate) struct Parts<'a> {
+    pub(crate) kind: &'a str,
+    pub(crate) column: &'a str,
+    /// None for a type that is accepted and ignored.
+    pub(crate) test: Option<Test>,
+}
+
 impl Item<'_> {
     fn fault(&self, member: &str, message: &str) -> CompatError {
-        invalid(self.index, Some(member), message)
+        invalid(self.path, self.index, Some(member), message)
     }
 
     fn text(&self, member: &str) -> Result<&str, CompatError> {
@@ -120,8 +140,8 @@ impl Item<'_> {
         self.members.get("value").unwrap_or(&Value::Null)
     }
 
-    /// The condition; none for a type that is accepted and ignored.
-    fn condition<C: Column>(&self) -> Result<Option<Condition<C>>, CompatError> {
+    /// Type, column and test, which fit each other.
+    pub(crate) fn parts(&self) -> Result<Parts<'_>, CompatError> {
         let kind = self.text("type")?;
         let operators = TYPES
             .iter()
@@ -138,11 +158,21 @@ impl Item<'_> {
             let message = format!("Invalid option: expected one of {}", operators.join("|"));
             return Err(self.fault("operator", &message));
         }
-        let name = self.text("column")?;
-        let test = self.test(kind, operator)?;
-        if kind == "positionInTrace" {
+        let column = self.text("column")?;
+        let test = Some(self.test(kind, operator)?).filter(|_| kind != "positionInTrace");
+        Ok(Parts { kind, column, test })
+    }
+
+    /// The condition; none for a type that is accepted and ignored.
+    fn condition<C: Column>(&self) -> Result<Option<Condition<C>>, CompatError> {
+        let Parts {
+            kind,
+            column: name,
+            test,
+        } = self.parts()?;
+        let Some(test) = test else {
             return Ok(None);
-        }
+        };
         let column = C::parse(name).ok_or_else(|| {
             CompatError::BadRequest(format!(
                 "Column {name} does not match a UI / CH table mapping."
@@ -169,6 +199,7 @@ impl Item<'_> {
             members.insert(name.to_owned(), value);
         }
         let item = Item {
+            path: self.path,
             index: self.index,
             members: &members,
         };
@@ -203,7 +234,11 @@ impl Item<'_> {
     }
 
     /// The member of an object column; required where the type names one.
-    fn key(&self, kind: &str, column_type: ColumnType) -> Result<Option<String>, CompatError> {
+    pub(crate) fn key(
+        &self,
+        kind: &str,
+        column_type: ColumnType,
+    ) -> Result<Option<String>, CompatError> {
         let required = matches!(
             kind,
             "categoryOptions" | "stringObject" | "numberObject" | "booleanObject"

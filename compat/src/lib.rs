@@ -15,6 +15,7 @@ mod filter;
 mod health;
 mod ingestion;
 mod media;
+mod metrics;
 mod observations;
 mod payload;
 mod projects;
@@ -118,6 +119,8 @@ fn telemetry() -> Router<Compat> {
         .route("/api/public/v2/scores/{score_id}", get(scores::find_v2))
         .route("/api/public/v3/scores", get(scores::list_v3))
         .route("/api/public/metrics/daily", get(daily::list))
+        .route("/api/public/metrics", get(metrics::answer_v1))
+        .route("/api/public/v2/metrics", get(metrics::answer_v2))
         .route("/api/public/media", post(media::announce))
         .route(
             "/api/public/media/{media_id}",

@@ -7,8 +7,10 @@
 //!   reads, one entity each. [`keys`], [`prompts`], [`score_configs`], [`comments`],
 //!   [`annotation_queues`], [`media`], [`datasets`], [`dataset_runs`]: small things, read and written. [`pending`]: log records that wait for their span.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
+//! - [`analytics`]: numbers about many rows, by dimensions and over time.
 //! - [`usage`]: sums by hour, kept up to date. `partitions`, [`maintenance`]: day partitions ahead of time, and retention behind it.
 
+pub mod analytics;
 pub mod annotation_queues;
 pub mod comments;
 pub mod daily;

@@ -9,6 +9,8 @@ mod deletes;
 mod experiments;
 mod ingestion;
 mod media;
+mod metrics;
+mod metrics_limits;
 mod observations_v2;
 mod prompt_references;
 mod prompts;

@@ -1,0 +1,219 @@
+//! One statement of a question.
+
+use sqlx::{Postgres, QueryBuilder};
+use xtrace_model::ProjectId;
+
+use super::{Aggregation, Granularity, Metric, OrderKey, Question, View};
+use crate::filter::{self, Column};
+
+type Sql = QueryBuilder<Postgres>;
+
+/// A statement of one column: rows as JSON text.
+pub(super) fn statement(project: &ProjectId, question: &Question) -> Sql {
+    let mut sql = Sql::new("select row_to_json(r)::text from (select ");
+    push_shown(&mut sql, question);
+    sql.push(" from (select ");
+    push_grouped(&mut sql, question);
+    push_from(&mut sql, project, question);
+    let keys = question.dimensions.len() + usize::from(question.granularity.is_some());
+    if keys > 0 {
+        let places: Vec<String> = (1..=keys).map(|place| place.to_string()).collect();
+        sql.push(format_args!(" group by {}", places.join(", ")));
+    }
+    sql.push(") g");
+    push_order(&mut sql, question);
+    sql.push(" limit ").push_bind(question.limit);
+    sql.push(") r");
+    sql
+}
+
+/// What rows show, of what was grouped.
+fn push_shown(sql: &mut Sql, question: &Question) {
+    let mut columns = Vec::new();
+    for (place, dimension) in question.dimensions.iter().enumerate() {
+        columns.push(format!("d{place} as \"{}\"", dimension.name));
+    }
+    if let Some(granularity) = question.granularity {
+        let format = match granularity {
+            Granularity::Minute | Granularity::Hour => "YYYY-MM-DD\"T\"HH24:MI:SS.000\"Z\"",
+            _ => "YYYY-MM-DD",
+        };
+        columns.push(format!(
+            "to_char(bucket at time zone 'utc', '{format}') as time_dimension"
+        ));
+    }
+    for (place, metric) in question.metrics.iter().enumerate() {
+        let shown = match metric.aggregation {
+            Aggregation::Histogram => histogram(place, question.bins),
+            _ => format!("m{place}"),
+        };
+        columns.push(format!("{shown} as \"{}\"", metric.name()));
+    }
+    if columns.is_empty() {
+        columns.push("1".to_owned());
+    }
+    sql.push(columns.join(", "));
+}
+
+/// Bins of equal width between the least and the greatest value, as `[lower, upper, height]`; empty ones are
+/// left out.
+fn histogram(place: usize, bins: i32) -> String {
+    let (least, greatest) = (format!("m{place}[1]"), format!("m{place}[2]"));
+    format!(
+        "case when {least} is null then '[]'::json
+              when {least} = {greatest} then json_build_array(json_build_array({least}, {greatest}, cardinality(h{place})))
+              else (select json_agg(json_build_array(
+                        {least} + (bin - 1) * ({greatest} - {least}) / {bins},
+                        {least} + bin * ({greatest} - {least}) / {bins}, height) order by bin)
+                      from (select least(width_bucket(x, {least}, {greatest}, {bins}), {bins}) as bin,
+                                   count(*) as height
+                              from unnest(h{place}) x group by 1) bins) end"
+    )
+}
+
+fn push_grouped(sql: &mut Sql, question: &Question) {
+    let mut columns = Vec::new();
+    for (place, dimension) in question.dimensions.iter().enumerate() {
+        columns.push(format!("{} as d{place}", dimension.sql));
+    }
+    if let Some(granularity) = question.granularity {
+        let time = question.view.time();
+        columns.push(format!(
+            "date_trunc('{}', {time}, 'UTC') as bucket",
+            granularity.name()
+        ));
+    }
+    for (place, metric) in question.metrics.iter().enumerate() {
+        columns.push(aggregate(place, metric));
+    }
+    if columns.is_empty() {
+        columns.push("count(*)".to_owned());
+    }
+    sql.push(columns.join(", "));
+}
+
+fn aggregate(place: usize, metric: &Metric) -> String {
+    let measure = metric.measure;
+    let value = measure.sql;
+    let is_count = measure.name == "count";
+    let computed = match metric.aggregation {
+        Aggregation::Count | Aggregation::Sum | Aggregation::Uniq if is_count => {
+            "count(*)".to_owned()
+        }
+        Aggregation::Count if !measure.is_number => format!("count(distinct {value})"),
+        Aggregation::Count => format!("count({value})"),
+        Aggregation::Uniq => format!("count(distinct {value})"),
+        Aggregation::Sum => format!("coalesce(sum({value}), 0)"),
+        Aggregation::Avg => format!("avg(({value})::float8)"),
+        Aggregation::Max => format!("max({value})"),
+        Aggregation::Min => format!("min({value})"),
+        Aggregation::P50 => percentile("0.5", value),
+        Aggregation::P75 => percentile("0.75", value),
+        Aggregation::P90 => percentile("0.9", value),
+        Aggregation::P95 => percentile("0.95", value),
+        Aggregation::P99 => percentile("0.99", value),
+        Aggregation::Histogram => {
+            return format!(
+                "array[min({value})::float8, max({value})::float8] as m{place},
+                 array_agg(({value})::float8) filter (where {value} is not null) as h{place}"
+            );
+        }
+    };
+    format!("{computed} as m{place}")
+}
+
+fn percentile(fraction: &str, value: &str) -> String {
+    format!("percentile_cont({fraction}) within group (order by ({value})::float8)")
+}
+
+fn push_from(sql: &mut Sql, project: &ProjectId, question: &Question) {
+    const TRACE_OF_OBSERVATION: &str =
+        " left join traces t on t.project_id = o.project_id and t.id = o.trace_id";
+    const TRACE_OF_SCORE: &str =
+        " left join traces t on t.project_id = s.project_id and t.id = s.trace_id";
+    const OBSERVATION_OF_SCORE: &str = " left join observations o on o.project_id = s.project_id \
+        and o.trace_id = s.trace_id and o.id = s.observation_id";
+    let (table, alias) = match question.view {
+        View::Traces => ("traces t", "t"),
+        View::Observations => ("observations o", "o"),
+        _ => ("scores s", "s"),
+    };
+    sql.push(format_args!(" from {table}"));
+    match question.view {
+        View::Traces => {}
+        View::Observations if uses(question, "t.") => {
+            sql.push(TRACE_OF_OBSERVATION);
+        }
+        View::Observations => {}
+        _ => {
+            if uses(question, "t.") {
+                sql.push(TRACE_OF_SCORE);
+            }
+            if uses(question, "o.") {
+                sql.push(OBSERVATION_OF_SCORE);
+            }
+        }
+    }
+    for exploded in question
+        .dimensions
+        .iter()
+        .filter_map(|dimension| dimension.exploded)
+    {
+        sql.push(format_args!(" cross join lateral {exploded}"));
+    }
+    sql.push(format_args!(" where {alias}.project_id = "))
+        .push_bind(project.as_str().to_owned());
+    let time = question.view.time();
+    sql.push(format_args!(" and {time} >= "))
+        .push_bind(question.from);
+    sql.push(format_args!(" and {time} <= "))
+        .push_bind(question.to);
+    sql.push(match question.view {
+        View::NumericScores => " and s.data_type in ('NUMERIC', 'BOOLEAN')",
+        View::CategoricalScores => " and s.data_type = 'CATEGORICAL'",
+        View::BooleanScores => " and s.data_type = 'BOOLEAN'",
+        _ => "",
+    });
+    filter::push_all(sql, &question.conditions);
+}
+
+/// Whether anything that is asked for is of that table.
+fn uses(question: &Question, prefix: &str) -> bool {
+    let dimensions = question.dimensions.iter().map(|dimension| dimension.sql);
+    let measures = question.metrics.iter().map(|metric| metric.measure.sql);
+    let columns = question
+        .conditions
+        .iter()
+        .map(|condition| condition.column.sql());
+    let is_of = |sql: &str| {
+        sql.match_indices(prefix).any(|(at, _)| {
+            let before = sql[..at].chars().next_back();
+            !before.is_some_and(|char| char.is_alphanumeric() || char == '_')
+        })
+    };
+    dimensions.chain(measures).chain(columns).any(is_of)
+}
+
+fn push_order(sql: &mut Sql, question: &Question) {
+    let key = |key: &OrderKey| match key {
+        OrderKey::Dimension(place) => format!("d{place}"),
+        OrderKey::Time => "bucket".to_owned(),
+        OrderKey::Metric(place) => format!("m{place}"),
+    };
+    let mut keys: Vec<String> = question
+        .order
+        .iter()
+        .map(|(order, descends)| {
+            format!(
+                "{} {}",
+                key(order),
+                if *descends { "desc nulls last" } else { "asc" }
+            )
+        })
+        .collect();
+    // Ties have an order too.
+    keys.extend((0..question.dimensions.len()).map(|place| format!("d{place}")));
+    if !keys.is_empty() {
+        sql.push(" order by ").push(keys.join(", "));
+    }
+}
