@@ -16,6 +16,7 @@ mod health;
 mod ingestion;
 mod media;
 mod metrics;
+mod models;
 mod observations;
 mod payload;
 mod projects;
@@ -193,6 +194,13 @@ fn annotation() -> Router<Compat> {
         .route(
             "/api/public/score-configs/{config_id}",
             get(score_configs::find).patch(score_configs::update),
+        )
+        .route("/api/public/models", get(models::list).post(models::create))
+        .route(
+            "/api/public/models/{model_id}",
+            get(models::find)
+                .put(models::replace)
+                .delete(models::delete),
         )
         .route(
             "/api/public/comments",

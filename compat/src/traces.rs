@@ -285,7 +285,12 @@ pub(crate) async fn find(
     if fields.observations {
         refuse_huge(&store, &project, &view).await?;
         let all = observations::of_trace(&store, &project, &view).await?;
-        let observation = |view| Observation::new(&project, view, Prices::ZeroWhenUnknown);
+        let book = store.price_book(&project).await?;
+        let prices = Prices {
+            book: &book,
+            unknown: Some(0.0),
+        };
+        let observation = |view| Observation::new(&project, view, prices);
         parts.observations = all.into_iter().map(observation).collect();
     }
     if fields.scores {

@@ -120,7 +120,7 @@ impl PriceList {
     }
 
     /// The model that a name means.
-    fn named(&self, name: &str) -> Option<&Model> {
+    pub fn named(&self, name: &str) -> Option<&Model> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = known.get(name) {
             return index.map(|index| &self.models[index]);
@@ -135,45 +135,53 @@ impl PriceList {
         index.map(|index| &self.models[index])
     }
 
-    /// Prices an observation. Costs that were sent count alone; otherwise those of generations
-    /// and embeddings are computed, and a kind of unit without a price costs nothing.
+    /// Prices an observation as [`Model::price`] does, of the model that its name means.
     pub fn price(&self, observation: &Observation) -> Priced {
-        let sent_costs = observation
-            .sent_costs
-            .get()
-            .filter(|costs| !costs.is_empty());
         let model = observation.model.text().and_then(|name| self.named(name));
-        let model_id = model.map(|model| model.id.clone());
-        if let Some(costs) = sent_costs {
-            return Priced {
-                model_id,
-                tier: None,
-                costs: costs.clone(),
-            };
-        }
-        let usage = observation.usage.get().filter(|usage| !usage.is_empty());
-        let (Some(model), Some(usage), true) = (model, usage, observation.kind().is_priced())
-        else {
-            return Priced {
-                model_id,
-                ..Priced::default()
-            };
-        };
-        let Some(tier) = model.tier(usage, observation) else {
-            return Priced {
-                model_id,
-                ..Priced::default()
-            };
-        };
-        Priced {
+        price(model, observation)
+    }
+}
+
+fn price(model: Option<&Model>, observation: &Observation) -> Priced {
+    let sent_costs = observation
+        .sent_costs
+        .get()
+        .filter(|costs| !costs.is_empty());
+    let model_id = model.map(|model| model.id.clone());
+    if let Some(costs) = sent_costs {
+        return Priced {
             model_id,
-            tier: Some((tier.id.clone(), tier.name.clone())),
-            costs: tier.costs(usage),
-        }
+            tier: None,
+            costs: costs.clone(),
+        };
+    }
+    let usage = observation.usage.get().filter(|usage| !usage.is_empty());
+    let (Some(model), Some(usage), true) = (model, usage, observation.kind().is_priced()) else {
+        return Priced {
+            model_id,
+            ..Priced::default()
+        };
+    };
+    let Some(tier) = model.tier(usage, observation) else {
+        return Priced {
+            model_id,
+            ..Priced::default()
+        };
+    };
+    Priced {
+        model_id,
+        tier: Some((tier.id.clone(), tier.name.clone())),
+        costs: tier.costs(usage),
     }
 }
 
 impl Model {
+    /// Prices an observation. Costs that were sent count alone; otherwise those of generations
+    /// and embeddings are computed, and a kind of unit without a price costs nothing.
+    pub fn price(&self, observation: &Observation) -> Priced {
+        price(Some(self), observation)
+    }
+
     /// The prices that hold when no condition does.
     pub fn default_tier(&self) -> Option<&Tier> {
         self.pricing_tiers.iter().find(|tier| tier.is_default)

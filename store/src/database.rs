@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use xtrace_model::price::PriceList;
 
 use crate::StoreError;
+use crate::price_book::PriceBooks;
 use crate::writer::Method;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
@@ -55,6 +56,7 @@ pub struct Store {
     background: PgPool,
     migrated: Arc<watch::Sender<bool>>,
     method: Method,
+    price_books: Arc<PriceBooks>,
 }
 
 /// Writes only look up keys; a hash or merge join would read every partition for that. Plans are made
@@ -104,6 +106,7 @@ impl Store {
             background: pool(2).connect_lazy_with(connect.options([("jit", "off")])),
             migrated: Arc::new(watch::Sender::new(false)),
             method,
+            price_books: Arc::default(),
         })
     }
 
@@ -173,6 +176,10 @@ impl Store {
         ]
     }
 
+    pub(crate) fn price_books(&self) -> &PriceBooks {
+        &self.price_books
+    }
+
     /// How rows are best sent over this connection.
     pub(crate) fn method(&self) -> Method {
         self.method
@@ -192,12 +199,16 @@ impl Store {
     }
 }
 
+/// The built-in models, as JSON text: an array of models with pricing tiers.
+pub fn built_in_models() -> &'static str {
+    include_str!("../data/default-model-prices.json")
+}
+
 /// The built-in price list.
 pub fn prices() -> &'static PriceList {
     static PRICES: OnceLock<PriceList> = OnceLock::new();
     PRICES.get_or_init(|| {
-        PriceList::parse(include_str!("../data/default-model-prices.json"))
-            .expect("the built-in price list is read by a test")
+        PriceList::parse(built_in_models()).expect("the built-in price list is read by a test")
     })
 }
 

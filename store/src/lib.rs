@@ -5,7 +5,7 @@
 //! - [`traces`], [`observations`], [`sessions`], [`scores`], [`daily`], [`metrics`], [`logs`], [`experiments`],
 //!   [`recent`]:
 //!   reads, one entity each. [`keys`], [`prompts`], [`score_configs`], [`comments`],
-//!   [`annotation_queues`], [`media`], [`datasets`], [`dataset_runs`]: small things, read and written. [`pending`]: log records that wait for their span.
+//!   [`annotation_queues`], [`media`], [`models`], [`price_book`], [`datasets`], [`dataset_runs`]: small things, read and written. [`pending`]: log records that wait for their span.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
 //! - [`analytics`]: numbers about many rows, by dimensions and over time.
 //! - [`usage`]: sums by hour, kept up to date. `partitions`, [`maintenance`]: day partitions ahead of time, and retention behind it.
@@ -26,10 +26,12 @@ pub mod logs;
 pub mod maintenance;
 pub mod media;
 pub mod metrics;
+pub mod models;
 pub mod observations;
 pub mod page;
 mod partitions;
 pub mod pending;
+pub mod price_book;
 pub mod prompts;
 pub mod recent;
 pub mod score_configs;
@@ -40,7 +42,8 @@ pub mod traces;
 pub mod usage;
 pub mod writer;
 
-pub use database::{Options, Readiness, Store, prices};
+pub use database::{Options, Readiness, Store, built_in_models, prices};
 pub use error::StoreError;
 pub use page::Page;
+pub use price_book::PriceBook;
 pub use writer::{Committed, Method, Queue, Writer, WriterLimits};

@@ -13,9 +13,10 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use xtrace_model::observation::{Kind, Level, Sent};
 use xtrace_model::{ProjectId, TraceId};
+use xtrace_store::Store;
 use xtrace_store::filter::{Condition, ObservationColumn, Order, Test};
 use xtrace_store::observations::{self, ObservationView};
-use xtrace_store::{Store, prices};
+use xtrace_store::price_book::PriceBook;
 
 use crate::auth::Project;
 use crate::error::CompatError;
@@ -77,24 +78,23 @@ struct Usage {
     total: i64,
 }
 
-/// What stands for a price that nobody knows.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Prices {
-    /// In lists and alone.
-    NullWhenUnknown,
-    /// Within a trace.
-    ZeroWhenUnknown,
+/// Where prices come from.
+#[derive(Clone, Copy)]
+pub(crate) struct Prices<'a> {
+    pub(crate) book: &'a PriceBook,
+    /// What stands for a price that nobody knows: zero within a trace, else none.
+    pub(crate) unknown: Option<f64>,
 }
 
 impl Observation {
-    pub(crate) fn new(project: &ProjectId, view: ObservationView, unknown: Prices) -> Self {
+    pub(crate) fn new(project: &ProjectId, view: ObservationView, prices: Prices<'_>) -> Self {
         let sent: Sent = view
             .sent
             .as_deref()
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default();
         let model_id = sent.model_id.clone().or(view.model_id.clone());
-        let price = Price::of(&sent, model_id.as_deref(), unknown);
+        let price = Price::of(&sent, model_id.as_deref(), prices);
         let unit = sent.unit.clone().unwrap_or_else(|| "TOKENS".to_owned());
         let (prompt_tokens, completion_tokens) = (
             view.input_usage.unwrap_or(0),
@@ -163,10 +163,10 @@ struct Price {
 
 impl Price {
     /// What was sent, else the default tier of the model's definition.
-    fn of(sent: &Sent, model_id: Option<&str>, unknown: Prices) -> Self {
-        let tier = model_id.and_then(|id| prices().model(id)?.default_tier());
+    fn of(sent: &Sent, model_id: Option<&str>, prices: Prices<'_>) -> Self {
+        let tier = model_id.and_then(|id| prices.book.model(id)?.default_tier());
         let listed = |kind: &str| tier.and_then(|tier| tier.prices.get(kind).copied());
-        let fallback = (unknown == Prices::ZeroWhenUnknown).then_some(0.0);
+        let fallback = prices.unknown;
         Self {
             input: sent.input_price.or_else(|| listed("input")).or(fallback),
             output: sent.output_price.or_else(|| listed("output")).or(fallback),
@@ -242,10 +242,15 @@ pub(crate) async fn list(
     let page = query.page()?;
     let conditions = filter::with_simple(filter::parse(&query)?, simple_conditions(&query)?);
     let found = observations::list(&store, &project, &conditions, page).await?;
+    let book = store.price_book(&project).await?;
+    let prices = Prices {
+        book: &book,
+        unknown: None,
+    };
     let data: Vec<Observation> = found
         .rows
         .into_iter()
-        .map(|view| Observation::new(&project, view, Prices::NullWhenUnknown))
+        .map(|view| Observation::new(&project, view, prices))
         .collect();
     Ok(Json(Page {
         data,
@@ -311,5 +316,10 @@ pub(crate) async fn find(
     let view = observations::find(&store, &project, id.as_str())
         .await?
         .ok_or_else(missing)?;
-    Ok(Json(Observation::new(&project, view, Prices::NullWhenUnknown)).into_response())
+    let book = store.price_book(&project).await?;
+    let prices = Prices {
+        book: &book,
+        unknown: None,
+    };
+    Ok(Json(Observation::new(&project, view, prices)).into_response())
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use xtrace_model::ProjectId;
 use xtrace_store::filter::{Condition, ObservationColumn, Test, TextTest};
 use xtrace_store::observations::{self, ListedObservation, ObservationView, Slice};
-use xtrace_store::{Store, prices};
+use xtrace_store::{PriceBook, Store};
 
 use super::{metadata, seconds, simple_conditions};
 use crate::auth::Project;
@@ -84,9 +84,10 @@ pub(crate) async fn list(
         }
     }
     let expand = with_io || !query.list("expandMetadata").is_empty();
+    let book = store.price_book(&project).await?;
     let data: Vec<Value> = rows
         .iter()
-        .map(|row| element(&project, row, &groups, expand))
+        .map(|row| element((&project, &book), row, &groups, expand))
         .collect();
     Ok(Json(json!({"data": data, "meta": meta})))
 }
@@ -148,7 +149,12 @@ fn check_io(conditions: &[Condition<ObservationColumn>]) -> Result<(), CompatErr
     bad("Input/output filters require at least one `matches` or `=` operator.")
 }
 
-fn element(project: &ProjectId, row: &ListedObservation, groups: &Groups, expand: bool) -> Value {
+fn element(
+    (project, book): (&ProjectId, &PriceBook),
+    row: &ListedObservation,
+    groups: &Groups,
+    expand: bool,
+) -> Value {
     let view = &row.observation;
     let with_times = groups.has("metrics") || groups.has("time");
     let to_first_token = seconds(view.start_time, view.completion_start_time);
@@ -168,7 +174,7 @@ fn element(project: &ProjectId, row: &ListedObservation, groups: &Groups, expand
             element.extend(members);
         }
     };
-    add(enrichment(view, groups.has("model")));
+    add(enrichment(view, book, groups.has("model")));
     if groups.has("basic") {
         add(basic(row));
     }
@@ -244,9 +250,9 @@ fn usage(view: &ObservationView) -> Value {
 }
 
 /// The model's definition and its prices, as decimal text; null unless the group is wanted.
-fn enrichment(view: &ObservationView, wanted: bool) -> Value {
+fn enrichment(view: &ObservationView, book: &PriceBook, wanted: bool) -> Value {
     let id = view.model_id.as_deref().filter(|_| wanted);
-    let tier = id.and_then(|id| prices().model(id)?.default_tier());
+    let tier = id.and_then(|id| book.model(id)?.default_tier());
     let price = |kind: &str| {
         let price = tier.and_then(|tier| tier.prices.get(kind).copied());
         price.map(|price| price.to_string())

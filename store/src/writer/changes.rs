@@ -1,7 +1,8 @@
 //! What a transaction has to write: what came, merged with what is stored, where that differs.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use xtrace_model::price::Priced;
@@ -10,7 +11,10 @@ use xtrace_model::{Micros, Observation, ProjectId, Trace, time};
 use super::combine::{Group, TraceKey};
 use super::known::{self, Known, KnownObservation, KnownTrace};
 use super::rollup::{Part, Rollup};
-use crate::prices;
+use crate::price_book::PriceBook;
+
+/// The prices of every project that something is written to.
+pub(super) type Books = HashMap<ProjectId, Arc<PriceBook>>;
 
 /// A trace to be written, since it or something of it is new or differs.
 pub(super) struct Change<'a> {
@@ -65,21 +69,26 @@ impl Change<'_> {
 pub(super) fn merge<'a>(
     groups: Vec<Group<'a>>,
     known: &mut Known,
+    books: &Books,
     now: DateTime<Utc>,
 ) -> Vec<Change<'a>> {
+    let built_in = PriceBook::default();
     groups
         .into_iter()
-        .filter_map(|group| match known.get_mut(&known::name(group.key())) {
-            Some(trace) => merge_known(group, trace, now),
-            None => Some(new(group, now)),
+        .filter_map(|group| {
+            let book = books.get(group.project).map_or(&built_in, |book| &**book);
+            match known.get_mut(&known::name(group.key())) {
+                Some(trace) => merge_known(group, trace, book, now),
+                None => Some(new(group, book, now)),
+            }
         })
         .collect()
 }
 
-fn new(group: Group<'_>, now: DateTime<Utc>) -> Change<'_> {
+fn new<'a>(group: Group<'a>, book: &PriceBook, now: DateTime<Utc>) -> Change<'a> {
     let observations = group.observations.into_iter();
     let observations: Vec<_> = observations
-        .map(|document| ChangedObservation::new(document, now, None))
+        .map(|document| ChangedObservation::new(document, book, now, None))
         .collect();
     Change {
         project: group.project,
@@ -117,6 +126,7 @@ fn replacement<'a>(
 fn merge_known<'a>(
     group: Group<'a>,
     known: &mut KnownTrace,
+    book: &PriceBook,
     now: DateTime<Utc>,
 ) -> Option<Change<'a>> {
     let mut trace = known.document.clone();
@@ -126,8 +136,8 @@ fn merge_known<'a>(
         .into_iter()
         .filter_map(
             |document| match known.observations.remove(document.id.as_str()) {
-                Some(stored) => merge_observation(document, stored),
-                None => Some(ChangedObservation::new(document, now, None)),
+                Some(stored) => merge_observation(document, stored, book),
+                None => Some(ChangedObservation::new(document, book, now, None)),
             },
         )
         .collect();
@@ -137,23 +147,42 @@ fn merge_known<'a>(
     Some(replacement(group.project, known, trace, observations))
 }
 
-fn merge_observation(
-    document: Cow<'_, Observation>,
+fn merge_observation<'a>(
+    document: Cow<'a, Observation>,
     known: KnownObservation,
-) -> Option<ChangedObservation<'_>> {
+    book: &PriceBook,
+) -> Option<ChangedObservation<'a>> {
     let mut merged = known.document.clone();
     merged.merge(document.into_owned());
-    (merged != known.document)
-        .then(|| ChangedObservation::new(Cow::Owned(merged), known.created_at, Some(known.start)))
+    (merged != known.document).then(|| {
+        ChangedObservation::new(
+            Cow::Owned(merged),
+            book,
+            known.created_at,
+            Some(known.start),
+        )
+    })
+}
+
+/// A stored observation, if its prices are others by now.
+pub(super) fn priced_anew(
+    known: KnownObservation,
+    book: &PriceBook,
+) -> Option<ChangedObservation<'static>> {
+    let stored = known.priced?;
+    let document = Cow::Owned(known.document);
+    let anew = ChangedObservation::new(document, book, known.created_at, Some(known.start));
+    (anew.priced != stored).then_some(anew)
 }
 
 impl<'a> ChangedObservation<'a> {
     fn new(
         document: Cow<'a, Observation>,
+        book: &PriceBook,
         created_at: DateTime<Utc>,
         outdated: Option<DateTime<Utc>>,
     ) -> Self {
-        let priced = prices().price(&document);
+        let priced = book.price(&document);
         Self {
             part: Part::of(&document, &priced),
             priced,

@@ -14,7 +14,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection, PgConnection, Postgres};
 use xtrace_model::{Batch, ProjectId, TraceId};
 
-use super::changes::{self, Change};
+use super::changes::{self, Books, Change};
 use super::combine::Group;
 use super::insert::{Method, Rows};
 use super::partitions::KnownDays;
@@ -53,7 +53,7 @@ enum Stage {
 }
 
 /// Why a transaction was rolled back.
-enum Setback {
+pub(super) enum Setback {
     /// Another writer was faster.
     Conflict(Option<sqlx::Error>),
     Failed(StoreError),
@@ -193,6 +193,7 @@ impl Flusher {
                     .map_err(StoreError::from)?,
             ),
         };
+        let books = books(&self.store, connection, batches).await?;
         let now = Utc::now();
         let points = points::latest(batches);
         self.days.make(connection, batches, now).await?;
@@ -200,7 +201,8 @@ impl Flusher {
         let groups = combine::by_trace(batches);
         let mut written = Written::default();
         if !groups.is_empty() {
-            written = write_documents(&mut transaction, method, groups, stage, now).await?;
+            written =
+                write_documents(&mut transaction, (method, &books), groups, stage, now).await?;
         }
         // Written once: the stage of known traces comes after that of new ones.
         let mut new_series = Vec::new();
@@ -232,22 +234,57 @@ fn refuse(requests: Vec<Request>, error: StoreError) {
     }
 }
 
+/// The prices of all projects that batches are of.
+async fn books(
+    store: &Store,
+    connection: &mut PgConnection,
+    batches: &[&Batch],
+) -> Result<Books, StoreError> {
+    let mut books = Books::new();
+    for batch in batches {
+        if !books.contains_key(&batch.project) {
+            let book = store
+                .price_book_over(&mut *connection, &batch.project)
+                .await?;
+            books.insert(batch.project.clone(), book);
+        }
+    }
+    Ok(books)
+}
+
 async fn write_documents(
     connection: &mut PgConnection,
-    method: Method,
+    (method, books): (Method, &Books),
     groups: Vec<Group<'_>>,
     stage: Stage,
     now: DateTime<Utc>,
 ) -> Result<Written, Setback> {
     let mut known = known::read(connection, &groups, stage == Stage::Known).await?;
-    let mut changes = changes::merge(groups, &mut known, now);
+    let mut changes = changes::merge(groups, &mut known, books, now);
     if stage == Stage::New {
         changes.retain(Change::is_new);
     }
     if changes.is_empty() {
         return Ok(Written::default());
     }
-    roll_up(connection, &known, &mut changes).await?;
+    let written = Written {
+        traces: changes.len(),
+        observations: changes.iter().map(|change| change.observations.len()).sum(),
+        ..Written::default()
+    };
+    write_changes(connection, method, &known, changes, now).await?;
+    Ok(written)
+}
+
+/// Sums traces up and writes them, with their changed observations.
+pub(super) async fn write_changes(
+    connection: &mut PgConnection,
+    method: Method,
+    known: &known::Known,
+    mut changes: Vec<Change<'_>>,
+    now: DateTime<Utc>,
+) -> Result<(), Setback> {
+    roll_up(connection, known, &mut changes).await?;
     write_traces(connection, method, &changes, now).await?;
     delete_outdated(connection, &changes).await?;
     let new_rows = || Rows::new("observations", encode::OBSERVATION_COLUMNS, method);
@@ -263,11 +300,7 @@ async fn write_documents(
         }
     }
     rows.insert(connection).await?;
-    Ok(Written {
-        traces: changes.len(),
-        observations: changes.iter().map(|change| change.observations.len()).sum(),
-        ..Written::default()
-    })
+    Ok(())
 }
 
 /// Rows that a transaction wrote.
@@ -424,7 +457,12 @@ pub(crate) async fn sum_up_again(
 #[doc(hidden)]
 pub fn encoded_bytes(batch: &Batch) -> usize {
     let now = Utc::now();
-    let changes = changes::merge(combine::by_trace(&[batch]), &mut known::Known::new(), now);
+    let changes = changes::merge(
+        combine::by_trace(&[batch]),
+        &mut known::Known::new(),
+        &Books::new(),
+        now,
+    );
     let mut traces = Rows::new("traces", encode::TRACE_COLUMNS, Method::Copy);
     let mut observations = Rows::new("observations", encode::OBSERVATION_COLUMNS, Method::Copy);
     for change in &changes {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, PgConnection};
+use xtrace_model::price::Priced;
+use xtrace_model::usage::Costs;
 use xtrace_model::{Observation, Trace};
 
 use super::combine::{Group, TraceKey};
@@ -28,6 +30,8 @@ pub(super) struct KnownObservation {
     pub(super) document: Observation,
     pub(super) created_at: DateTime<Utc>,
     pub(super) start: DateTime<Utc>,
+    /// What it was priced at, if that was read.
+    pub(super) priced: Option<Priced>,
 }
 
 /// Stored traces by project and id.
@@ -126,6 +130,59 @@ async fn observations(
                 document,
                 created_at,
                 start,
+                priced: None,
+            };
+            trace.observations.insert(id, observation);
+        }
+    }
+    Ok(())
+}
+
+/// Reads all stored observations of known traces, with the prices that they were written with.
+pub(super) async fn add_all_observations(
+    connection: &mut PgConnection,
+    groups: &[Group<'_>],
+    known: &mut Known,
+) -> Result<(), StoreError> {
+    #[derive(sqlx::FromRow)]
+    struct Row {
+        #[sqlx(flatten)]
+        row: ObservationRow,
+        #[sqlx(json(nullable))]
+        cost_details: Option<Costs>,
+        model_id: Option<String>,
+        tier_id: Option<String>,
+        tier_name: Option<String>,
+    }
+    let mut keys = Keys::default();
+    for group in groups {
+        if let Some(extent) = known.get(&name(group.key())).and_then(|trace| trace.extent) {
+            keys.push(group.key(), "", extent);
+        }
+    }
+    if keys.ids.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "select {}, o.cost_details, o.model_id, o.tier_id, o.tier_name from {UNNEST_KEYS}",
+        stored::OBSERVATION_COLUMNS
+    );
+    let rows: Vec<Row> = keys.bind(&sql).fetch_all(connection).await?;
+    for found in rows {
+        let row = found.row;
+        let trace = (row.project_id.clone(), row.trace_id.clone());
+        let (id, created_at, start) = (row.id.clone(), row.created_at, row.start_time);
+        let priced = Priced {
+            model_id: found.model_id,
+            tier: found.tier_id.zip(found.tier_name),
+            costs: found.cost_details.unwrap_or_default(),
+        };
+        if let (Some(trace), Some(document)) = (known.get_mut(&trace), row.into_observation()) {
+            let observation = KnownObservation {
+                document,
+                created_at,
+                start,
+                priced: Some(priced),
             };
             trace.observations.insert(id, observation);
         }

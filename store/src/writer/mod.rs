@@ -7,7 +7,8 @@
 //! - `room`: admission. `flush`: one transaction, from reading to answering.
 //! - `combine` → `known` → `changes` (with `rollup`): what came, what is stored, what differs.
 //! - `encode` → `insert`, `copy`: documents as rows, rows as bytes.
-//! - `points`: metric points. `logs`: log records. `scores`: scores. `partitions`: days that rows need.
+//! - `points`: metric points. `logs`: log records. `scores`: scores. `reprice`: stored
+//!   observations at new prices. `partitions`: days that rows need.
 
 mod changes;
 mod combine;
@@ -19,6 +20,7 @@ mod known;
 mod logs;
 mod partitions;
 mod points;
+mod reprice;
 mod rollup;
 mod room;
 mod scores;
@@ -26,6 +28,7 @@ mod scores;
 pub use flush::encoded_bytes;
 pub(crate) use flush::sum_up_again;
 pub use insert::Method;
+pub use reprice::reprice;
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};

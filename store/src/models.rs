@@ -1,0 +1,104 @@
+//! Models of projects: what they are called, and what they cost.
+
+use chrono::{DateTime, Utc};
+use sqlx::{AssertSqlSafe, PgExecutor};
+use xtrace_model::ProjectId;
+
+use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
+use crate::{Store, StoreError};
+
+/// A model of a project.
+#[derive(Debug, Clone, sqlx::FromRow)]
+#[expect(
+    missing_docs,
+    reason = "columns of the table `models`, see migrations/0017_models.sql"
+)]
+pub struct ProjectModel {
+    pub id: String,
+    pub model_name: String,
+    pub match_pattern: String,
+    pub start_date: Option<DateTime<Utc>>,
+    pub unit: String,
+    pub tokenizer_id: Option<String>,
+    /// JSON text.
+    pub tokenizer_config: Option<String>,
+    /// JSON text: tiers, as in the built-in price list.
+    pub pricing_tiers: String,
+    pub created_at: DateTime<Utc>,
+}
+
+const COLUMNS: &str = "id, model_name, match_pattern, start_date, unit, tokenizer_id, \
+    tokenizer_config, pricing_tiers, created_at";
+
+/// Another model of the project has that name.
+#[derive(Debug)]
+pub struct NameTaken;
+
+/// All models of a project, in the order that they are matched in: the latest start first.
+pub async fn all(store: &Store, project: &ProjectId) -> Result<Vec<ProjectModel>, StoreError> {
+    read(store.read(), project).await
+}
+
+/// The same over a connection that is at hand: writers don't wait for readers.
+pub(crate) async fn read(
+    executor: impl PgExecutor<'_>,
+    project: &ProjectId,
+) -> Result<Vec<ProjectModel>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from models where project_id = $1 order by start_date desc nulls last, id"
+    );
+    let found = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(project.as_str())
+        .fetch_all(executor)
+        .await?;
+    Ok(found)
+}
+
+/// Writes a model, new or changed; it holds for what is written from now on.
+pub async fn put(
+    store: &Store,
+    project: &ProjectId,
+    model: &ProjectModel,
+    now: DateTime<Utc>,
+) -> Result<Result<(), NameTaken>, StoreError> {
+    let written = sqlx::query(
+        "insert into models (project_id, id, model_name, match_pattern, start_date, unit, tokenizer_id,
+                tokenizer_config, pricing_tiers, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+         on conflict (project_id, id) do update set model_name = excluded.model_name,
+            match_pattern = excluded.match_pattern, start_date = excluded.start_date,
+            unit = excluded.unit, tokenizer_id = excluded.tokenizer_id,
+            tokenizer_config = excluded.tokenizer_config, pricing_tiers = excluded.pricing_tiers,
+            updated_at = excluded.updated_at",
+    )
+    .bind(project.as_str())
+    .bind(&model.id)
+    .bind(&model.model_name)
+    .bind(&model.match_pattern)
+    .bind(model.start_date)
+    .bind(&model.unit)
+    .bind(&model.tokenizer_id)
+    .bind(&model.tokenizer_config)
+    .bind(&model.pricing_tiers)
+    .bind(model.created_at)
+    .bind(now)
+    .execute(store.write())
+    .await;
+    store.price_books().forget(project);
+    match written {
+        Ok(_) => Ok(Ok(())),
+        Err(error) if is_sqlstate(&error, &[UNIQUE_VIOLATION]) => Ok(Err(NameTaken)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes a model; whether there was one.
+pub async fn delete(store: &Store, project: &ProjectId, id: &str) -> Result<bool, StoreError> {
+    let done = sqlx::query("delete from models where project_id = $1 and id = $2")
+        .bind(project.as_str())
+        .bind(id)
+        .execute(store.write())
+        .await?;
+    store.price_books().forget(project);
+    Ok(done.rows_affected() > 0)
+}
