@@ -10,18 +10,19 @@ use axum::extract::{Request, State};
 use axum::http::{Extensions, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use chrono::Utc;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use xtrace_model::caller::ScoreWriter;
+use xtrace_model::caller::{Scopes, ScoreWriter};
 use xtrace_model::credentials::Credentials;
 use xtrace_model::{AuthFailure, Authentication, Caller, ProjectId};
-use xtrace_store::keys::{self, ApiKey};
+use xtrace_store::keys::{self, ApiKey, hash_key_pair};
 use xtrace_store::{Store, StoreError};
 
 use crate::gateway::Gateway;
 
 /// How long a key pair that was found is taken for granted.
-const KEY_TTL: Duration = Duration::from_secs(5);
+const KEY_TTL: Duration = Duration::from_secs(1);
 /// Found keys that are remembered at most.
 const KEYS_MAX: usize = 10_000;
 
@@ -31,17 +32,14 @@ pub struct Authenticator {
     store: Store,
     bearer_hash: [u8; 32],
     default_project: ProjectId,
-    found: Arc<Mutex<HashMap<String, (Instant, ApiKey)>>>,
+    found: Arc<Mutex<Found>>,
 }
 
-/// What is stored of a secret key.
-pub fn hash_key_pair(public: &str, secret: &str) -> [u8; 32] {
-    Sha256::new()
-        .chain_update(public)
-        .chain_update(":")
-        .chain_update(secret)
-        .finalize()
-        .into()
+/// Keys that were found, since when, as long as no key was changed by this process.
+#[derive(Default)]
+struct Found {
+    changes: u64,
+    keys: HashMap<String, (Instant, ApiKey)>,
 }
 
 impl Authenticator {
@@ -83,13 +81,18 @@ impl Authenticator {
             return Ok(Caller {
                 project: self.default_project.clone(),
                 credential,
+                scopes: Scopes::all(),
             });
         }
         let Some(key) = self.key(token).await? else {
             return Err(AuthFailure::UnknownToken);
         };
-        *writer = ProjectId::parse(key.project_id).ok().map(ScoreWriter);
-        Err(AuthFailure::ScoresOnly)
+        let scopes = Scopes::parse(&key.scopes).unwrap_or_default();
+        *writer = ProjectId::parse(key.project_id)
+            .ok()
+            .filter(|_| scopes.scores)
+            .map(ScoreWriter);
+        Err(AuthFailure::Insufficient)
     }
 
     async fn basic(&self, public: &str, secret: &str) -> Authentication {
@@ -102,10 +105,17 @@ impl Authenticator {
         Ok(Caller {
             project,
             credential: public.to_owned(),
+            scopes: Scopes::parse(&key.scopes).unwrap_or_default(),
         })
     }
 
+    /// The key of that public half, unless it has ended.
     async fn key(&self, public: &str) -> Result<Option<ApiKey>, AuthFailure> {
+        let key = self.stored(public).await?;
+        Ok(key.filter(|key| key.expires_at.is_none_or(|end| end > Utc::now())))
+    }
+
+    async fn stored(&self, public: &str) -> Result<Option<ApiKey>, AuthFailure> {
         if let Some(key) = self.remembered(public) {
             return Ok(Some(key));
         }
@@ -113,6 +123,7 @@ impl Authenticator {
         if public.contains('\0') {
             return Ok(None);
         }
+        let changes = self.store.key_changes();
         let key = keys::find(&self.store, public)
             .await
             .map_err(|error: StoreError| {
@@ -121,18 +132,22 @@ impl Authenticator {
             })?;
         if let Some(key) = &key {
             let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-            if found.len() >= KEYS_MAX {
-                found.clear();
+            if found.keys.len() >= KEYS_MAX || found.changes != changes {
+                found.keys.clear();
             }
-            found.insert(public.to_owned(), (Instant::now(), key.clone()));
+            found.changes = changes;
+            found
+                .keys
+                .insert(public.to_owned(), (Instant::now(), key.clone()));
         }
         Ok(key)
     }
 
     fn remembered(&self, public: &str) -> Option<ApiKey> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, key) = found.get(public)?;
-        (since.elapsed() < KEY_TTL).then(|| key.clone())
+        let (since, key) = found.keys.get(public)?;
+        let is_right = since.elapsed() < KEY_TTL && found.changes == self.store.key_changes();
+        is_right.then(|| key.clone())
     }
 }
 
@@ -144,12 +159,34 @@ pub async fn authenticate(
 ) -> Response {
     let header = request.headers().get(header::AUTHORIZATION);
     let header = header.map(|value| value.to_str().unwrap_or_default().to_owned());
-    let (authentication, writer) = gateway.authenticator.authenticate(header.as_deref()).await;
+    let (mut authentication, mut writer) =
+        gateway.authenticator.authenticate(header.as_deref()).await;
+    if let Ok(caller) = &authentication
+        && !may(caller, &request)
+    {
+        writer = Some(ScoreWriter(caller.project.clone())).filter(|_| caller.scopes.scores);
+        authentication = Err(AuthFailure::Insufficient);
+    }
     request.extensions_mut().insert(authentication);
     if let Some(writer) = writer {
         request.extensions_mut().insert(writer);
     }
     next.run(request).await
+}
+
+/// Whether the caller's scopes are enough. Paths of administration look themselves.
+fn may(caller: &Caller, request: &Request) -> bool {
+    let path = request.uri().path();
+    let administers = ["/api/public/projects", "/api/public/organizations"]
+        .iter()
+        .any(|prefix| path.starts_with(prefix));
+    let reads = request.method().is_safe();
+    administers
+        || if reads {
+            caller.scopes.read
+        } else {
+            caller.scopes.write
+        }
 }
 
 /// What [`authenticate`] found.

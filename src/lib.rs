@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod commands;
 pub mod config;
 pub mod cors;
 pub mod dialect;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use xtrace::config::{Cli, Command};
-use xtrace::{server, telemetry};
+use xtrace::{commands, server, telemetry};
 
 /// A span is dozens of small allocations, made by one thread and freed by another.
 #[global_allocator]
@@ -31,8 +31,16 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Serve(config) => server::serve(config).await,
             Command::Migrate(config) => server::migrate(config).await,
             Command::Healthcheck(target) => server::healthcheck(target).await,
+            Command::Keys(command) => {
+                print(&commands::keys(&command).await?);
+                Ok(())
+            }
+            Command::Reprice(config) => {
+                print(&commands::reprice(config).await?);
+                Ok(())
+            }
             Command::Version => {
-                print_version();
+                print(concat!("xtrace ", env!("CARGO_PKG_VERSION"), "\n"));
                 Ok(())
             }
         }
@@ -40,6 +48,6 @@ fn run(command: Command) -> anyhow::Result<()> {
 }
 
 #[expect(clippy::print_stdout, reason = "the command's answer, not a log line")]
-fn print_version() {
-    println!("xtrace {}", env!("CARGO_PKG_VERSION"));
+fn print(answer: &str) {
+    print!("{answer}");
 }

@@ -11,9 +11,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use xtrace_model::ProjectId;
-use xtrace_store::{Options, Store, StoreError, Writer, WriterLimits, keys, maintenance, usage};
+use xtrace_store::{
+    Options, Store, StoreError, Writer, WriterLimits, keys, maintenance, projects, usage,
+};
 
-use crate::auth::{Authenticator, hash_key_pair};
+use crate::auth::Authenticator;
 use crate::config::{Database, DatabaseConfig, HealthcheckConfig, KeyPair, ServeConfig};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::gateway::Gateway;
@@ -225,7 +227,7 @@ impl Server {
     }
 }
 
-async fn open_database(
+pub(crate) async fn open_database(
     config: &DatabaseConfig,
 ) -> anyhow::Result<(String, Option<EmbeddedPostgres>)> {
     match config.database() {
@@ -288,9 +290,8 @@ async fn keep_up(store: Store, writer: Writer, retention: maintenance::Retention
 async fn make_ready(store: &Store, project: &ProjectId, pair: &KeyPair) -> Result<(), StoreError> {
     store.migrate().await?;
     let now = Utc::now();
-    keys::ensure_project(store, project, now).await?;
-    let hash = hash_key_pair(&pair.public, &pair.secret);
-    keys::put(store, project, &pair.public, &hash, now).await
+    projects::ensure(store, project, now).await?;
+    keys::put(store, project, &pair.public, &pair.secret, now).await
 }
 
 async fn wait_for_stop() -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use xtrace_model::caller::ScoreWriter;
-use xtrace_model::{AuthFailure, Authentication, ProjectId};
+use xtrace_model::{AuthFailure, Authentication, Caller, ProjectId};
 
 use crate::error::CompatError;
 
@@ -20,6 +20,25 @@ impl<S: Sync> FromRequestParts<S> for ScoreProject {
                 Some(ScoreWriter(project)) => Ok(Self(project.clone())),
                 None => Err(error),
             },
+        }
+    }
+}
+
+/// A caller who administers projects and keys.
+pub(crate) struct Admin(pub(crate) Caller);
+
+impl<S: Sync> FromRequestParts<S> for Admin {
+    type Rejection = CompatError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, CompatError> {
+        let found = parts.extensions.get::<Authentication>().cloned();
+        match found.unwrap_or(Err(AuthFailure::Missing)) {
+            Ok(caller) if caller.scopes.admin => Ok(Self(caller)),
+            Ok(_) | Err(AuthFailure::Insufficient) => Err(CompatError::Forbidden(
+                "Organization-scoped API key required: send the API token as Bearer, or a key with the scope admin"
+                    .to_owned(),
+            )),
+            Err(failure) => Err(CompatError::Auth(failure)),
         }
     }
 }

@@ -168,7 +168,7 @@ fn auth_parts(failure: AuthFailure) -> (StatusCode, Value) {
             StatusCode::UNAUTHORIZED,
             format!("Invalid public key. {HOST}"),
         ),
-        AuthFailure::ScoresOnly => (
+        AuthFailure::Insufficient => (
             StatusCode::FORBIDDEN,
             "Access denied - insufficient permissions for this endpoint".to_owned(),
         ),

@@ -1,6 +1,7 @@
 //! The Langfuse public API on top of xtrace's store. `README.md` beside this crate lists what is
 //! served and where it differs.
 
+mod admin;
 mod annotation_queues;
 mod auth;
 mod body;
@@ -31,7 +32,7 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use xtrace_store::{Store, Writer};
 
 use error::CompatError;
@@ -71,6 +72,7 @@ pub fn router(compat: Compat) -> Router {
         .merge(prompts())
         .merge(datasets())
         .merge(annotation())
+        .merge(administration())
         .method_not_allowed_fallback(|| async { CompatError::MethodNotAllowed })
         .with_state(compat)
 }
@@ -88,7 +90,6 @@ fn telemetry() -> Router<Compat> {
     Router::new()
         .route("/api/public/health", get(health::health))
         .route("/api/public/ready", get(health::ready))
-        .route("/api/public/projects", get(projects::list))
         .route("/api/public/ingestion", post(ingestion::receive))
         .route(
             "/api/public/traces",
@@ -183,6 +184,34 @@ fn datasets() -> Router<Compat> {
         )
         .route("/api/public/experiments", get(experiments::list))
         .route("/api/public/experiment-items", get(experiments::items))
+}
+
+fn administration() -> Router<Compat> {
+    Router::new()
+        .route(
+            "/api/public/projects",
+            get(projects::list).post(admin::create_project),
+        )
+        .route(
+            "/api/public/projects/{project_id}",
+            put(admin::update_project).delete(admin::delete_project),
+        )
+        .route(
+            "/api/public/projects/{project_id}/apiKeys",
+            get(admin::list_keys).post(admin::create_key),
+        )
+        .route(
+            "/api/public/projects/{project_id}/apiKeys/{key_id}",
+            delete(admin::delete_key),
+        )
+        .route(
+            "/api/public/organizations/projects",
+            get(admin::list_projects),
+        )
+        .route(
+            "/api/public/organizations/apiKeys",
+            get(admin::list_admin_keys),
+        )
 }
 
 fn annotation() -> Router<Compat> {

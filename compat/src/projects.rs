@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
-use xtrace_store::{Store, keys};
+use xtrace_store::{Store, projects};
 
 use crate::auth::Project;
 use crate::error::CompatError;
@@ -13,11 +13,13 @@ pub(crate) async fn list(
     State(store): State<Store>,
     Project(project): Project,
 ) -> Result<Json<Value>, CompatError> {
-    let name = keys::project_name(&store, &project).await?;
-    let name = name.unwrap_or_else(|| project.to_string());
+    let found = projects::find(&store, &project).await?;
+    let (name, metadata) = found.map_or_else(
+        || (project.to_string(), json!({})),
+        |found| (found.name, found.metadata),
+    );
     // There are no organizations here; clients require one.
     let organization = json!({"id": "xtrace", "name": "xtrace"});
-    let row =
-        json!({"id": project.as_str(), "name": name, "organization": organization, "metadata": {}});
+    let row = json!({"id": project.as_str(), "name": name, "organization": organization, "metadata": metadata});
     Ok(Json(json!({"data": [row]})))
 }

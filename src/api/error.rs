@@ -50,7 +50,7 @@ fn auth_message(failure: AuthFailure) -> &'static str {
         AuthFailure::Missing => "authorization is required: Bearer token or Basic public:secret",
         AuthFailure::Scheme | AuthFailure::Malformed => "the authorization header is malformed",
         AuthFailure::UnknownKeyPair | AuthFailure::UnknownToken => "unknown credentials",
-        AuthFailure::ScoresOnly => "a public key alone may only write scores",
+        AuthFailure::Insufficient => "a public key alone may only write scores",
         AuthFailure::Unavailable => "the database is unavailable",
     }
 }
@@ -60,7 +60,7 @@ impl ApiError {
         const UNAVAILABLE: (StatusCode, &str) =
             (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE");
         match self {
-            Self::Auth(AuthFailure::ScoresOnly) | Self::Forbidden(_) => {
+            Self::Auth(AuthFailure::Insufficient) | Self::Forbidden(_) => {
                 (StatusCode::FORBIDDEN, "FORBIDDEN")
             }
             Self::Auth(AuthFailure::Unavailable) => UNAVAILABLE,

@@ -42,19 +42,35 @@ impl EmbeddedPostgres {
         })
     }
 
+    /// Where the Postgres answers that another xtrace runs under `data_dir`; none if nobody does.
+    pub fn running(data_dir: &Path) -> anyhow::Result<Option<String>> {
+        let Ok(lock) = File::open(data_dir.join("xtrace.lock")) else {
+            return Ok(None);
+        };
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                let dir = socket_dir(data_dir, &Owner::choose()?)?;
+                Ok(Some(url_of(&dir)))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Where it answers.
     pub fn database_url(&self) -> String {
-        let host: String = form_urlencoded::byte_serialize(
-            self.server.socket_dir().as_os_str().as_encoded_bytes(),
-        )
-        .collect();
-        format!("postgres://postgres@localhost/postgres?host={host}")
+        url_of(self.server.socket_dir())
     }
 
     /// Stops it; all of its data is on disk.
     pub async fn stop(self) {
         self.server.stop().await;
     }
+}
+
+fn url_of(socket_dir: &Path) -> String {
+    let host: String =
+        form_urlencoded::byte_serialize(socket_dir.as_os_str().as_encoded_bytes()).collect();
+    format!("postgres://postgres@localhost/postgres?host={host}")
 }
 
 /// Makes the data directory and locks it for this process.

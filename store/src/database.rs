@@ -1,5 +1,6 @@
 //! The connection to Postgres: pools, migrations, and whether both are well.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ pub struct Store {
     migrated: Arc<watch::Sender<bool>>,
     method: Method,
     price_books: Arc<PriceBooks>,
+    key_changes: Arc<AtomicU64>,
 }
 
 /// Writes only look up keys; a hash or merge join would read every partition for that. Plans are made
@@ -107,6 +109,7 @@ impl Store {
             migrated: Arc::new(watch::Sender::new(false)),
             method,
             price_books: Arc::default(),
+            key_changes: Arc::default(),
         })
     }
 
@@ -174,6 +177,15 @@ impl Store {
             of("write", &self.write),
             of("background", &self.background),
         ]
+    }
+
+    /// How often this process has changed keys: whoever remembers some knows by it that they may be others.
+    pub fn key_changes(&self) -> u64 {
+        self.key_changes.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn keys_changed(&self) {
+        self.key_changes.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn price_books(&self) -> &PriceBooks {

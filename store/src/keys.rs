@@ -1,8 +1,11 @@
-//! Projects and the key pairs that open them.
+//! The key pairs that open a project.
 
 use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
 use xtrace_model::ProjectId;
+use xtrace_model::caller::Scopes;
 
+use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
 use crate::{Store, StoreError};
 
 /// A key pair's public half and the hash of its secret.
@@ -12,64 +15,163 @@ pub struct ApiKey {
     pub project_id: String,
     /// SHA-256 over public key, ":" and secret key.
     pub secret_hash: Vec<u8>,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// When it ends.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// A key pair as lists show it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+#[expect(missing_docs, reason = "columns of the table `api_keys`")]
+pub struct ApiKeySummary {
+    pub id: String,
+    pub project_id: String,
+    pub public_key: String,
+    pub display_secret: String,
+    pub name: Option<String>,
+    pub scopes: Vec<String>,
+    pub created_at: DateTime<Utc>,
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// A key pair that is to be.
+#[derive(Debug)]
+pub struct NewKey {
+    /// Names it; unique among all projects.
+    pub public_key: String,
+    /// Proves it; only its hash is kept.
+    pub secret_key: String,
+    /// What people call it.
+    pub name: Option<String>,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// When it ends.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// There is a key of that public half.
+#[derive(Debug)]
+pub struct Taken;
+
+/// What is stored of a secret key.
+pub fn hash_key_pair(public: &str, secret: &str) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(public)
+        .chain_update(":")
+        .chain_update(secret)
+        .finalize()
+        .into()
+}
+
+/// The end of a secret, to recognise it by.
+pub fn display_secret(secret: &str) -> String {
+    let end: Vec<char> = secret.chars().rev().take(4).collect();
+    let end: String = end.into_iter().rev().collect();
+    format!("sk-lf-...{end}")
 }
 
 /// The key pair of that public key.
 pub async fn find(store: &Store, public_key: &str) -> Result<Option<ApiKey>, StoreError> {
-    let key = sqlx::query_as("select project_id, secret_hash from api_keys where public_key = $1")
-        .bind(public_key)
-        .fetch_optional(store.read())
-        .await?;
+    let key = sqlx::query_as(
+        "select project_id, secret_hash, scopes, expires_at from api_keys where public_key = $1",
+    )
+    .bind(public_key)
+    .fetch_optional(store.read())
+    .await?;
     Ok(key)
 }
 
-/// Makes sure that the project is there.
-pub async fn ensure_project(
-    store: &Store,
-    project: &ProjectId,
-    now: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "insert into projects (id, name, created_at) values ($1, $1, $2) on conflict do nothing",
-    )
-    .bind(project.as_str())
-    .bind(now)
-    .execute(store.write())
-    .await?;
-    Ok(())
-}
-
-/// Makes a key pair open the project from now on.
+/// Makes a key pair open the project from now on, whatever it opened before.
 pub async fn put(
     store: &Store,
     project: &ProjectId,
     public_key: &str,
-    secret_hash: &[u8],
+    secret_key: &str,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "insert into api_keys (public_key, project_id, secret_hash, created_at)
-         values ($1, $2, $3, $4)
-         on conflict (public_key) do update
-            set project_id = excluded.project_id, secret_hash = excluded.secret_hash",
+        "insert into api_keys (public_key, project_id, secret_hash, created_at, id, display_secret)
+         values ($1, $2, $3, $4, $5, $6)
+         on conflict (public_key) do update set project_id = excluded.project_id,
+            secret_hash = excluded.secret_hash, display_secret = excluded.display_secret",
     )
     .bind(public_key)
     .bind(project.as_str())
-    .bind(secret_hash)
+    .bind(hash_key_pair(public_key, secret_key).as_slice())
     .bind(now)
+    .bind(uuid::Uuid::new_v4().to_string())
+    .bind(display_secret(secret_key))
     .execute(store.write())
     .await?;
+    store.keys_changed();
     Ok(())
 }
 
-/// The display name of a project.
-pub async fn project_name(
+const SUMMARY: &str =
+    "id, project_id, public_key, display_secret, name, scopes, created_at, expires_at";
+
+/// Adds a key pair.
+pub async fn add(
     store: &Store,
     project: &ProjectId,
-) -> Result<Option<String>, StoreError> {
-    let name = sqlx::query_scalar("select name from projects where id = $1")
+    key: &NewKey,
+    now: DateTime<Utc>,
+) -> Result<Result<ApiKeySummary, Taken>, StoreError> {
+    let sql = format!(
+        "insert into api_keys (public_key, project_id, secret_hash, created_at, id, display_secret, name,
+                scopes, expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning {SUMMARY}"
+    );
+    let added = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(&key.public_key)
         .bind(project.as_str())
-        .fetch_optional(store.read())
+        .bind(hash_key_pair(&key.public_key, &key.secret_key).as_slice())
+        .bind(now)
+        .bind(uuid::Uuid::new_v4().to_string())
+        .bind(display_secret(&key.secret_key))
+        .bind(&key.name)
+        .bind(key.scopes.names())
+        .bind(key.expires_at)
+        .fetch_one(store.write())
+        .await;
+    match added {
+        Ok(summary) => Ok(Ok(summary)),
+        Err(error) if is_sqlstate(&error, &[UNIQUE_VIOLATION]) => Ok(Err(Taken)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// All key pairs of a project, or of all projects, oldest first.
+pub async fn list(
+    store: &Store,
+    project: Option<&ProjectId>,
+) -> Result<Vec<ApiKeySummary>, StoreError> {
+    let sql = format!(
+        "select {SUMMARY} from api_keys where $1::text is null or project_id = $1
+          order by created_at, public_key"
+    );
+    let found = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(project.map(ProjectId::as_str))
+        .fetch_all(store.read())
         .await?;
-    Ok(name)
+    Ok(found)
+}
+
+/// Ends a key pair, named by its id or its public key; whether there was one.
+pub async fn revoke(
+    store: &Store,
+    project: Option<&ProjectId>,
+    name: &str,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "delete from api_keys where (id = $1 or public_key = $1)
+            and ($2::text is null or project_id = $2)",
+    )
+    .bind(name)
+    .bind(project.map(ProjectId::as_str))
+    .execute(store.write())
+    .await?;
+    store.keys_changed();
+    Ok(done.rows_affected() > 0)
 }

@@ -4,7 +4,7 @@
 //! - [`writer`]: takes batches, commits them, and only then says so.
 //! - [`traces`], [`observations`], [`sessions`], [`scores`], [`daily`], [`metrics`], [`logs`], [`experiments`],
 //!   [`recent`]:
-//!   reads, one entity each. [`keys`], [`prompts`], [`score_configs`], [`comments`],
+//!   reads, one entity each. [`projects`], [`keys`], [`prompts`], [`score_configs`], [`comments`],
 //!   [`annotation_queues`], [`media`], [`models`], [`price_book`], [`datasets`], [`dataset_runs`]: small things, read and written. [`pending`]: log records that wait for their span.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
 //! - [`analytics`]: numbers about many rows, by dimensions and over time.
@@ -32,6 +32,7 @@ pub mod page;
 mod partitions;
 pub mod pending;
 pub mod price_book;
+pub mod projects;
 pub mod prompts;
 pub mod recent;
 pub mod score_configs;

@@ -9,12 +9,11 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::OnceCell;
-use xtrace::auth::hash_key_pair;
 use xtrace::config::{Cli, Command};
 use xtrace::embedded_postgres::EmbeddedPostgres;
 use xtrace::server::Server;
 use xtrace_model::ProjectId;
-use xtrace_store::{Options, Store, keys};
+use xtrace_store::{Options, Store, keys, projects};
 
 pub(crate) const TOKEN: &str = "test-token";
 pub(crate) const PUBLIC_KEY: &str = "pk-lf-test";
@@ -124,13 +123,18 @@ impl Xtrace {
             public: format!("pk-lf-{id}"),
             secret: format!("sk-lf-{id}"),
         };
-        keys::ensure_project(&self.store, &project, Utc::now())
+        projects::ensure(&self.store, &project, Utc::now())
             .await
             .unwrap();
-        let hash = hash_key_pair(&keys.public, &keys.secret);
-        keys::put(&self.store, &project, &keys.public, &hash, Utc::now())
-            .await
-            .unwrap();
+        keys::put(
+            &self.store,
+            &project,
+            &keys.public,
+            &keys.secret,
+            Utc::now(),
+        )
+        .await
+        .unwrap();
         keys
     }
 

@@ -10,6 +10,7 @@ mod faults; // kills, cuts, full disks: what is acknowledged is there
 mod golden; // fixtures: wire bytes in, answers and rows out
 mod harness; // a real server on a real database
 mod instrumentations;
+mod keys; // projects and keys, their scopes and their end
 mod langfuse; // what Langfuse's clients write and read
 mod limits; // rate limits and request ids
 mod logs; // log records, in and out

@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 
 use crate::harness::{answer, free_port, temp_dir, watch};
 
-fn xtrace() -> Command {
+pub(crate) fn xtrace() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtrace"));
     command
         .stdin(Stdio::null())
@@ -29,7 +29,7 @@ fn xtrace() -> Command {
     command
 }
 
-async fn output(command: &mut Command) -> (Option<i32>, String, String) {
+pub(crate) async fn output(command: &mut Command) -> (Option<i32>, String, String) {
     let Output {
         status,
         stdout,

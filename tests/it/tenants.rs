@@ -58,7 +58,7 @@ async fn the_same_ids_in_two_projects_are_two() {
 }
 
 /// Every protected path, with a method that it takes.
-const PROTECTED: [(&str, &str); 35] = [
+const PROTECTED: [(&str, &str); 37] = [
     ("POST", "/v1/traces"),
     ("POST", "/api/public/otel/v1/traces"),
     ("POST", "/v1/logs"),
@@ -87,6 +87,8 @@ const PROTECTED: [(&str, &str); 35] = [
     ("GET", "/api/public/score-configs"),
     ("GET", "/api/public/comments"),
     ("GET", "/api/public/media/m"),
+    ("GET", "/api/public/models"),
+    ("DELETE", "/api/public/models/m"),
     (
         "GET",
         "/api/public/v2/metrics?query=%7B%22view%22:%22observations%22,%22metrics%22:[],%22fromTimestamp%22:%222026-01-01T00:00:00Z%22,%22toTimestamp%22:%222026-01-02T00:00:00Z%22%7D",

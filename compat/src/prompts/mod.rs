@@ -38,7 +38,7 @@ impl<S: Sync> FromRequestParts<S> for PromptProject {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
         match Project::from_request_parts(parts, state).await {
             Ok(Project(project)) => Ok(Self(project)),
-            Err(CompatError::Auth(AuthFailure::ScoresOnly)) => {
+            Err(CompatError::Auth(AuthFailure::Insufficient)) => {
                 let message = if parts.uri.path().starts_with("/api/public/v2/") {
                     let method: &Method = &parts.method;
                     format!(

@@ -39,7 +39,7 @@ fn auth_message(failure: AuthFailure) -> &'static str {
         AuthFailure::Missing => "no authorization header; send Basic public:secret or Bearer token",
         AuthFailure::Scheme | AuthFailure::Malformed => "the authorization header is malformed",
         AuthFailure::UnknownKeyPair | AuthFailure::UnknownToken => "unknown credentials",
-        AuthFailure::ScoresOnly => "a public key alone may only write scores",
+        AuthFailure::Insufficient => "a public key alone may only write scores",
         AuthFailure::Unavailable => "the database is unavailable; try again",
     }
 }
@@ -48,7 +48,7 @@ impl OtlpError {
     /// HTTP status and the number of the gRPC status.
     pub(super) fn status(&self) -> (StatusCode, u8) {
         match self {
-            Self::Auth(AuthFailure::ScoresOnly) => (StatusCode::FORBIDDEN, 7),
+            Self::Auth(AuthFailure::Insufficient) => (StatusCode::FORBIDDEN, 7),
             Self::Auth(AuthFailure::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::Auth(_) => (StatusCode::UNAUTHORIZED, 16),
             Self::NoSuchEndpoint => (StatusCode::NOT_FOUND, 12),

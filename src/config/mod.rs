@@ -1,5 +1,7 @@
 //! Flags and environment, each setting both. The only reader of the environment.
 
+mod values;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -7,10 +9,19 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use axum::http::HeaderValue;
+use chrono::{DateTime, Utc};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use xtrace_compat::MediaSettings;
 use xtrace_model::ProjectId;
+use xtrace_model::caller::Scopes;
+
+use crate::embedded_postgres::EmbeddedPostgres;
+use values::{
+    parse_bind_addr, parse_body_bytes, parse_burst, parse_database_url, parse_key,
+    parse_metrics_days, parse_origin, parse_project, parse_public_url, parse_qps, parse_token,
+    parse_traces_days,
+};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -51,8 +62,97 @@ pub enum Command {
     Migrate(DatabaseConfig),
     /// Ask a running server whether it is ready; exit code 0 if so.
     Healthcheck(HealthcheckConfig),
+    /// Make, list and revoke key pairs; beside a running server too.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Compute the costs of stored observations anew, after prices changed.
+    Reprice(RepriceConfig),
     /// Print the version.
     Version,
+}
+
+/// What can be done with keys.
+#[derive(Debug, Clone, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key pair, and its project if that is new; prints both keys.
+    Create {
+        /// Where data lives.
+        #[command(flatten)]
+        database: DatabaseConfig,
+        /// The project that it opens.
+        #[arg(long, default_value = "default", value_parser = parse_project)]
+        project: ProjectId,
+        /// What people call it.
+        #[arg(long)]
+        name: Option<String>,
+        /// What it may do: read, write, scores, admin, between commas.
+        #[arg(long, default_value = "read,write,scores")]
+        scopes: ScopeList,
+        /// When it ends, such as 2027-01-01T00:00:00Z.
+        #[arg(long)]
+        expires_at: Option<DateTime<Utc>>,
+    },
+    /// Print all key pairs, without their secrets.
+    List {
+        /// Where data lives.
+        #[command(flatten)]
+        database: DatabaseConfig,
+        /// Of this project alone.
+        #[arg(long, value_parser = parse_project)]
+        project: Option<ProjectId>,
+    },
+    /// End a key pair; servers know within a second.
+    Revoke {
+        /// Where data lives.
+        #[command(flatten)]
+        database: DatabaseConfig,
+        /// Its public key, or its id.
+        key: String,
+    },
+}
+
+impl KeysCommand {
+    /// Where data lives.
+    pub fn database(&self) -> &DatabaseConfig {
+        match self {
+            Self::Create { database, .. }
+            | Self::List { database, .. }
+            | Self::Revoke { database, .. } => database,
+        }
+    }
+}
+
+/// Scopes on the command line.
+#[derive(Debug, Clone, Copy)]
+pub struct ScopeList(pub Scopes);
+
+impl FromStr for ScopeList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names: Vec<&str> = text.split(',').collect();
+        let scopes = Scopes::parse(&names);
+        scopes
+            .map(Self)
+            .ok_or_else(|| "takes some of read, write, scores, admin, between commas".to_owned())
+    }
+}
+
+/// Which costs are computed anew.
+#[derive(Debug, Clone, Args)]
+pub struct RepriceConfig {
+    /// Where data lives.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+    /// Of this project alone.
+    #[arg(long, value_parser = parse_project)]
+    pub project: Option<ProjectId>,
+    /// Of traces that begin at this time or later.
+    #[arg(long, default_value = "0001-01-01T00:00:00Z")]
+    pub from: DateTime<Utc>,
+    /// Of traces that begin before this time.
+    #[arg(long, default_value = "9999-01-01T00:00:00Z")]
+    pub to: DateTime<Utc>,
 }
 
 /// How log lines are written.
@@ -303,6 +403,14 @@ impl DatabaseConfig {
         }
     }
 
+    /// The private Postgres that another xtrace runs here right now, if one does.
+    pub fn running(&self) -> anyhow::Result<Option<String>> {
+        match self.database() {
+            Database::Url(_) => Ok(None),
+            Database::Embedded { .. } => EmbeddedPostgres::running(&self.data_dir()?),
+        }
+    }
+
     /// Where files are kept.
     pub fn data_dir(&self) -> anyhow::Result<PathBuf> {
         let path = |name: &str| {
@@ -330,110 +438,6 @@ impl DatabaseConfig {
 )]
 pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn parse_database_url(text: &str) -> Result<String, String> {
-    let known = ["postgres://", "postgresql://"]
-        .iter()
-        .any(|scheme| text.starts_with(scheme));
-    let fault = "DATABASE_URL takes a URL such as postgres://user:password@host/database";
-    if known {
-        Ok(text.to_owned())
-    } else {
-        Err(fault.to_owned())
-    }
-}
-
-fn parse_bind_addr(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| "BIND_ADDR takes an address and a port such as 127.0.0.1:8742".to_owned())
-}
-
-fn parse_origin(text: &str) -> Result<HeaderValue, String> {
-    let origin = text.trim().trim_end_matches('/');
-    let is_origin =
-        origin == "*" || origin.starts_with("https://") || origin.starts_with("http://");
-    let value = HeaderValue::from_str(origin).ok().filter(|_| is_origin);
-    value.ok_or_else(|| "takes origins such as https://app.example.com, or *".to_owned())
-}
-
-fn parse_public_url(text: &str) -> Result<String, String> {
-    let url = text.trim().trim_end_matches('/');
-    if url.starts_with("https://") || url.starts_with("http://") {
-        return Ok(url.to_owned());
-    }
-    Err("XTRACE_PUBLIC_URL takes a URL such as https://traces.example.com".to_owned())
-}
-
-fn parse_token(text: &str) -> Result<String, String> {
-    let visible = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if visible {
-        return Ok(text.to_owned());
-    }
-    Err("API_BEARER_TOKEN takes visible ASCII characters without spaces".to_owned())
-}
-
-fn parse_key(text: &str) -> Result<String, String> {
-    let fits = !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b':');
-    if fits {
-        return Ok(text.to_owned());
-    }
-    Err(
-        "PUBLIC_KEY and SECRET_KEY take visible ASCII characters without spaces and colons"
-            .to_owned(),
-    )
-}
-
-fn parse_project(text: &str) -> Result<ProjectId, String> {
-    let fits = text.len() <= 200;
-    ProjectId::parse(text)
-        .ok()
-        .filter(|_| fits)
-        .ok_or_else(|| "DEFAULT_PROJECT_ID takes 1 to 200 bytes of text".to_owned())
-}
-
-fn parse_number<T: FromStr>(text: &str, variable: &str, takes: &str) -> Result<T, String> {
-    text.parse()
-        .map_err(|_| format!("{variable} takes {takes}"))
-}
-
-fn parse_qps(text: &str) -> Result<u32, String> {
-    parse_number(
-        text,
-        "RATE_LIMIT_QPS",
-        "a whole number; 0 turns limiting off",
-    )
-}
-
-fn parse_burst(text: &str) -> Result<NonZeroU32, String> {
-    parse_number(text, "RATE_LIMIT_BURST", "a whole number from 1")
-}
-
-fn parse_days(text: &str, variable: &str) -> Result<u32, String> {
-    const DAYS_MAX: u32 = 36_500;
-    let days = parse_number(text, variable, "a number of days; 0 keeps all")?;
-    if days <= DAYS_MAX {
-        Ok(days)
-    } else {
-        Err(format!("{variable} takes at most {DAYS_MAX} days"))
-    }
-}
-
-fn parse_metrics_days(text: &str) -> Result<u32, String> {
-    parse_days(text, "METRICS_RETENTION_DAYS")
-}
-
-fn parse_traces_days(text: &str) -> Result<u32, String> {
-    parse_days(text, "TRACES_RETENTION_DAYS")
-}
-
-fn parse_body_bytes(text: &str) -> Result<usize, String> {
-    const RANGE: std::ops::RangeInclusive<usize> = 1024..=1 << 30;
-    let bytes = text.parse().ok().filter(|bytes| RANGE.contains(bytes));
-    bytes.ok_or_else(|| "XTRACE_MAX_REQUEST_BODY_BYTES takes 1024 to 1073741824 bytes".to_owned())
 }
 
 #[cfg(test)]

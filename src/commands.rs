@@ -1,0 +1,130 @@
+//! Commands that look after keys and prices, beside a running server or without one.
+
+use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+use xtrace_model::ProjectId;
+use xtrace_store::keys::{self, NewKey};
+use xtrace_store::{Options, Store, projects, writer};
+
+use crate::config::{DatabaseConfig, KeysCommand, RepriceConfig};
+use crate::embedded_postgres::EmbeddedPostgres;
+use crate::server::open_database;
+
+/// A store for one command, and the Postgres that runs for it alone.
+struct Session {
+    store: Store,
+    embedded: Option<EmbeddedPostgres>,
+}
+
+impl Session {
+    async fn open(config: &DatabaseConfig) -> anyhow::Result<Self> {
+        let (url, embedded) = match config.running()? {
+            Some(url) => (url, None),
+            None => open_database(config).await?,
+        };
+        let store = Store::new(&Options::new(url)).context("DATABASE_URL is malformed")?;
+        store
+            .migrate()
+            .await
+            .context("the database can't be used")?;
+        Ok(Self { store, embedded })
+    }
+
+    async fn close(self) {
+        self.store.close().await;
+        if let Some(postgres) = self.embedded {
+            postgres.stop().await;
+        }
+    }
+}
+
+/// `xtrace keys …`; returns what is to be printed.
+pub async fn keys(command: &KeysCommand) -> anyhow::Result<String> {
+    let session = Session::open(command.database()).await?;
+    let said = run_keys(&session.store, command).await;
+    session.close().await;
+    said
+}
+
+async fn run_keys(store: &Store, command: &KeysCommand) -> anyhow::Result<String> {
+    match command {
+        KeysCommand::Create {
+            project,
+            name,
+            scopes,
+            expires_at,
+            ..
+        } => {
+            let key = NewKey {
+                public_key: format!("pk-lf-{}", Uuid::new_v4()),
+                secret_key: format!("sk-lf-{}", Uuid::new_v4()),
+                name: name.clone(),
+                scopes: scopes.0,
+                expires_at: *expires_at,
+            };
+            let now = Utc::now();
+            projects::ensure(store, project, now).await?;
+            if keys::add(store, project, &key, now).await?.is_err() {
+                bail!("a key of that name is there already; try again");
+            }
+            // Two lines that a shell can source; the secret is nowhere else.
+            Ok(format!(
+                "LANGFUSE_PUBLIC_KEY={}\nLANGFUSE_SECRET_KEY={}\n",
+                key.public_key, key.secret_key
+            ))
+        }
+        KeysCommand::List { project, .. } => list(store, project.as_ref()).await,
+        KeysCommand::Revoke { key, .. } => {
+            if keys::revoke(store, None, key).await? {
+                return Ok(format!("{key} is revoked\n"));
+            }
+            bail!("there is no key {key}; `xtrace keys list` shows all")
+        }
+    }
+}
+
+async fn list(store: &Store, project: Option<&ProjectId>) -> anyhow::Result<String> {
+    let mut said = String::from("PROJECT\tPUBLIC KEY\tSECRET\tSCOPES\tCREATED\tEXPIRES\tNAME\n");
+    for key in keys::list(store, project).await? {
+        let day = |time: DateTime<Utc>| time.format("%Y-%m-%d").to_string();
+        let columns = [
+            key.project_id,
+            key.public_key,
+            key.display_secret,
+            key.scopes.join(","),
+            day(key.created_at),
+            key.expires_at.map_or_else(|| "never".to_owned(), day),
+            key.name.unwrap_or_default(),
+        ];
+        said.push_str(&columns.join("\t"));
+        said.push('\n');
+    }
+    Ok(said)
+}
+
+/// `xtrace reprice`; returns what is to be printed.
+pub async fn reprice(config: RepriceConfig) -> anyhow::Result<String> {
+    let session = Session::open(&config.database).await?;
+    let said = run_reprice(&session.store, &config).await;
+    session.close().await;
+    said
+}
+
+async fn run_reprice(store: &Store, config: &RepriceConfig) -> anyhow::Result<String> {
+    let chosen = match &config.project {
+        Some(project) => vec![project.clone()],
+        None => {
+            let all = projects::all(store).await?.into_iter();
+            all.filter_map(|project| ProjectId::parse(project.id).ok())
+                .collect()
+        }
+    };
+    let mut said = String::new();
+    for project in chosen {
+        let changed = writer::reprice(store, &project, (config.from, config.to)).await?;
+        let line = format!("{project}: {changed} observations have other costs now\n");
+        said.push_str(&line);
+    }
+    Ok(said)
+}

@@ -1,0 +1,112 @@
+//! Values of flags and variables, and what is said of those that can't be.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use axum::http::HeaderValue;
+use xtrace_model::ProjectId;
+
+pub(super) fn parse_database_url(text: &str) -> Result<String, String> {
+    let known = ["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
+    let fault = "DATABASE_URL takes a URL such as postgres://user:password@host/database";
+    if known {
+        Ok(text.to_owned())
+    } else {
+        Err(fault.to_owned())
+    }
+}
+
+pub(super) fn parse_bind_addr(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "BIND_ADDR takes an address and a port such as 127.0.0.1:8742".to_owned())
+}
+
+pub(super) fn parse_origin(text: &str) -> Result<HeaderValue, String> {
+    let origin = text.trim().trim_end_matches('/');
+    let is_origin =
+        origin == "*" || origin.starts_with("https://") || origin.starts_with("http://");
+    let value = HeaderValue::from_str(origin).ok().filter(|_| is_origin);
+    value.ok_or_else(|| "takes origins such as https://app.example.com, or *".to_owned())
+}
+
+pub(super) fn parse_public_url(text: &str) -> Result<String, String> {
+    let url = text.trim().trim_end_matches('/');
+    if url.starts_with("https://") || url.starts_with("http://") {
+        return Ok(url.to_owned());
+    }
+    Err("XTRACE_PUBLIC_URL takes a URL such as https://traces.example.com".to_owned())
+}
+
+pub(super) fn parse_token(text: &str) -> Result<String, String> {
+    let visible = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if visible {
+        return Ok(text.to_owned());
+    }
+    Err("API_BEARER_TOKEN takes visible ASCII characters without spaces".to_owned())
+}
+
+pub(super) fn parse_key(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b':');
+    if fits {
+        return Ok(text.to_owned());
+    }
+    Err(
+        "PUBLIC_KEY and SECRET_KEY take visible ASCII characters without spaces and colons"
+            .to_owned(),
+    )
+}
+
+pub(super) fn parse_project(text: &str) -> Result<ProjectId, String> {
+    let fits = text.len() <= 200;
+    ProjectId::parse(text)
+        .ok()
+        .filter(|_| fits)
+        .ok_or_else(|| "DEFAULT_PROJECT_ID takes 1 to 200 bytes of text".to_owned())
+}
+
+fn parse_number<T: FromStr>(text: &str, variable: &str, takes: &str) -> Result<T, String> {
+    text.parse()
+        .map_err(|_| format!("{variable} takes {takes}"))
+}
+
+pub(super) fn parse_qps(text: &str) -> Result<u32, String> {
+    parse_number(
+        text,
+        "RATE_LIMIT_QPS",
+        "a whole number; 0 turns limiting off",
+    )
+}
+
+pub(super) fn parse_burst(text: &str) -> Result<NonZeroU32, String> {
+    parse_number(text, "RATE_LIMIT_BURST", "a whole number from 1")
+}
+
+fn parse_days(text: &str, variable: &str) -> Result<u32, String> {
+    const DAYS_MAX: u32 = 36_500;
+    let days = parse_number(text, variable, "a number of days; 0 keeps all")?;
+    if days <= DAYS_MAX {
+        Ok(days)
+    } else {
+        Err(format!("{variable} takes at most {DAYS_MAX} days"))
+    }
+}
+
+pub(super) fn parse_metrics_days(text: &str) -> Result<u32, String> {
+    parse_days(text, "METRICS_RETENTION_DAYS")
+}
+
+pub(super) fn parse_traces_days(text: &str) -> Result<u32, String> {
+    parse_days(text, "TRACES_RETENTION_DAYS")
+}
+
+pub(super) fn parse_body_bytes(text: &str) -> Result<usize, String> {
+    const RANGE: std::ops::RangeInclusive<usize> = 1024..=1 << 30;
+    let bytes = text.parse().ok().filter(|bytes| RANGE.contains(bytes));
+    bytes.ok_or_else(|| "XTRACE_MAX_REQUEST_BODY_BYTES takes 1024 to 1073741824 bytes".to_owned())
+}
