@@ -6,9 +6,15 @@ ensure_clients() {
     command -v npm >/dev/null 2>&1 || install_packages nodejs npm
     mkdir -p target/clients
     python_environment otel-python tests/clients/otel-python/requirements.txt
+    python_environment langfuse-2 tests/clients/langfuse-python/requirements-2.txt
     python_environment langfuse-3 tests/clients/langfuse-python/requirements-3.txt
+    python_environment langfuse-4 tests/clients/langfuse-python/requirements-4.txt
     python_environment langfuse-5 tests/clients/langfuse-python/requirements-5.txt
+    python_environment langfuse-integrations tests/clients/langfuse-integrations/requirements.txt
     python_environment instrumentations tests/clients/instrumentations/requirements.txt
+    node_environment langfuse-js-3
+    node_environment langfuse-js-4
+    node_environment langfuse-js-5
     node_environment otel-js
     node_environment vercel-ai
     CARGO_TARGET_DIR=target/clients/otel-rust-target cargo build --quiet --locked \

@@ -48,6 +48,11 @@ impl Name {
         &self.0
     }
 
+    /// A name in a parameter.
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// What it may stand for, the plain one first.
     pub(crate) fn readings(&self) -> Vec<String> {
         let mut readings = vec![self.0.clone()];

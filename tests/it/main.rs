@@ -12,6 +12,7 @@ mod harness; // a real server on a real database
 mod instrumentations;
 mod keys; // projects and keys, their scopes and their end
 mod langfuse; // what Langfuse's clients write and read
+mod langfuse_sdks; // every major version of Langfuse's SDKs
 mod limits; // rate limits and request ids
 mod logs; // log records, in and out
 mod merging; // any order, any split, any repetition

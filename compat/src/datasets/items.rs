@@ -10,13 +10,13 @@ use xtrace_model::{ProjectId, json as rules, time};
 use xtrace_store::datasets::{self, Dataset, Item, ItemQuery, NamedItem};
 use xtrace_store::{Store, media};
 
-use super::{missing, references, schema};
+use super::{missing, named, references, schema};
 use crate::Compat;
 use crate::auth::Project;
 use crate::body::{Issue, JsonBody, Object};
 use crate::error::{CompatError, issue};
 use crate::payload;
-use crate::query::{PathId, Query, iso, meta};
+use crate::query::{Name, PathId, Query, iso, meta};
 
 const ID_CHARS_MAX: usize = 255;
 
@@ -38,8 +38,8 @@ pub(crate) async fn list(
     };
     match said("datasetName") {
         Some(name) => {
-            let dataset = datasets::find(&compat.store, &project, name).await?;
-            wanted.dataset_id = Some(dataset.ok_or_else(missing)?.id);
+            let dataset = named(&compat.store, &project, &Name::of(name)).await?;
+            wanted.dataset_id = Some(dataset.id);
         }
         None if at.is_some() => {
             return Err(CompatError::BadRequest(

@@ -63,6 +63,10 @@ async fn a_dataset_is_its_name() {
             "{path}"
         );
     }
+    let (status, _) = xtrace
+        .get(&format!("{ITEMS}?datasetName=folder%252Fa%2520b%252Bc"))
+        .await;
+    assert_eq!(status, StatusCode::OK, "encoded twice");
     let (status, body) = xtrace.get(&format!("{DATASETS}/nope")).await;
     assert_eq!(
         (status, &body["message"]),
