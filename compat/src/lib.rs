@@ -92,6 +92,15 @@ fn telemetry() -> Router<Compat> {
         .route("/api/public/ready", get(health::ready))
         .route("/api/public/ingestion", post(ingestion::receive))
         .route(
+            "/api/public/spans",
+            post(ingestion::legacy::create_span).patch(ingestion::legacy::update_span),
+        )
+        .route(
+            "/api/public/generations",
+            post(ingestion::legacy::create_generation).patch(ingestion::legacy::update_generation),
+        )
+        .route("/api/public/events", post(ingestion::legacy::create_event))
+        .route(
             "/api/public/traces",
             get(traces::list)
                 .post(traces::create)

@@ -1,9 +1,10 @@
 //! `POST /ingestion`: batches of events, each answered on its own.
 //!
-//! - `event`: an event's envelope. `observation`, `trace`, `usage`: bodies as parts of documents; scores
+//! - `event`: an event's envelope. `legacy`: requests of one event. `observation`, `trace`, `usage`: bodies as parts of documents; scores
 //!   are those of [`crate::scores::create`].
 
 mod event;
+pub(crate) mod legacy;
 mod observation;
 mod trace;
 mod usage;

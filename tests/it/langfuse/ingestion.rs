@@ -423,3 +423,65 @@ async fn ids_may_hold_any_character() {
         .replace('+', "%20");
     assert_eq!(trace(&xtrace, &encoded).await["name"], "odd");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_clients_send_one_thing_a_request() {
+    let xtrace = Xtrace::start().await;
+    let send = async |method: Method, path: &str, body: Value| {
+        let request = xtrace.request(method, &format!("/api/public/{path}"));
+        answer(request.json(&body)).await
+    };
+    let (status, trace_id) = send(Method::POST, "traces", json!({"id": "t", "name": "old"})).await;
+    assert_eq!((status, trace_id), (StatusCode::OK, json!({"id": "t"})));
+    let span =
+        json!({"id": "s", "traceId": "t", "name": "work", "startTime": "2026-01-15T10:00:00Z"});
+    assert_eq!(
+        send(Method::POST, "spans", span).await.1,
+        json!({"id": "s"})
+    );
+    let ended = json!({"spanId": "s", "endTime": "2026-01-15T10:00:02Z"});
+    assert_eq!(send(Method::PATCH, "spans", ended).await.0, StatusCode::OK);
+    let (_, made) = send(
+        Method::POST,
+        "generations",
+        json!({"traceId": "t", "name": "llm", "model": "gpt-4o", "prompt": [{"role": "user"}]}),
+    )
+    .await;
+    let done =
+        json!({"generationId": made["id"], "completion": "hello", "usage": {"promptTokens": 3}});
+    assert_eq!(
+        send(Method::PATCH, "generations", done).await.0,
+        StatusCode::OK
+    );
+    assert_eq!(
+        send(
+            Method::POST,
+            "events",
+            json!({"traceId": "t", "name": "seen"})
+        )
+        .await
+        .0,
+        StatusCode::OK
+    );
+    let trace = trace(&xtrace, "t").await;
+    let named = |name: &str| {
+        let all = trace["observations"].as_array().unwrap();
+        all.iter().find(|one| one["name"] == name).unwrap().clone()
+    };
+    assert_eq!(named("work")["latency"], 2.0);
+    let llm = named("llm");
+    assert_eq!(
+        (&llm["input"], &llm["output"], &llm["usageDetails"]["input"]),
+        (&json!([{"role": "user"}]), &json!("hello"), &json!(3))
+    );
+    assert_eq!(named("seen")["type"], "EVENT");
+    for (path, body) in [
+        ("spans", json!({"name": 7})),
+        ("events", json!([])),
+        ("generations", json!({"usage": {"input": 0.5}})),
+    ] {
+        let (status, body) = send(Method::POST, path, body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}: {body}");
+        assert!(body["message"].is_string(), "{path}: {body}");
+    }
+}

@@ -13,6 +13,7 @@ mod metrics;
 mod metrics_limits;
 mod models;
 mod observations_v2;
+mod paths;
 mod prompt_references;
 mod prompts;
 mod scores;
