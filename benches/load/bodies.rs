@@ -348,3 +348,27 @@ pub(crate) fn metric_points(points: usize, series: u64, number: u64, seconds: i6
         .collect();
     json!({ "metrics": points }).to_string().into()
 }
+
+/// A batch of Langfuse's `generation-create` events with 1.6 KB of input and output each.
+pub(crate) fn generation_events(events: usize, run: u64, number: u64) -> Bytes {
+    let event = |index: usize| {
+        let seed = mix(run ^ number) ^ index as u64;
+        let body = json!({
+            "id": format!("{run:x}-{number}-{index}"),
+            "traceId": format!("{run:x}-{number}-t{}", index / 8),
+            "name": "llm",
+            "startTime": "2026-11-20T10:00:00.123Z",
+            "endTime": "2026-11-20T10:00:01.456Z",
+            "model": "gpt-4o",
+            "modelParameters": {"temperature": 0.2},
+            "input": [{"role": "user", "content": prose(seed, 1000)}],
+            "output": {"role": "assistant", "content": prose(seed + 1, 600)},
+            "usageDetails": {"input": 1200, "output": 80},
+            "metadata": {"customer": seed % 1000, "tier": "gold"},
+        });
+        json!({"id": format!("e-{run:x}-{number}-{index}"), "timestamp": "2026-11-20T10:00:01.500Z",
+            "type": "generation-create", "body": body})
+    };
+    let batch: Vec<_> = (0..events).map(event).collect();
+    json!({ "batch": batch }).to_string().into()
+}

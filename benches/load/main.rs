@@ -1,7 +1,8 @@
 //! The benchmark of docs/performance.md: `cargo bench --bench load [-- PART…]`.
 //!
 //! Starts a private Postgres and xtrace, sends them load over HTTP from this process, and prints
-//! tables in Markdown. Parts (all, unless some are named): `write`, `latency`, `memory`, `growth`, `reads`.
+//! tables in Markdown. Parts (all, unless some are named): `write`, `latency`, `memory`, `growth`,
+//! `ingestion`, `reads`.
 //! `send URL TOKEN SPANS` sends spans to a server that runs already.
 //! `XTRACE_BENCH_DIR` names the directory of the data, `XTRACE_BENCH_SCALE` multiplies all sizes.
 
@@ -66,6 +67,9 @@ async fn main() {
     }
     if wants("growth") {
         write::growth(&postgres).await;
+    }
+    if wants("ingestion") {
+        write::ingestion(&postgres).await;
     }
     if wants("reads") {
         reads::table(&postgres).await;

@@ -33,6 +33,7 @@ pub(crate) async fn table(postgres: &Postgres) {
         ..SHAPE
     };
     send(postgres, &xtrace, spans(large, Format::Protobuf, 1000, 1)).await;
+    make_prompt(&xtrace).await;
     settle(&url).await;
     let ids = Ids::find(&xtrace).await;
     println!("\n| read | p50 ms | p95 ms | promised p95 ms |\n|---|---|---|---|");
@@ -156,6 +157,37 @@ impl Ids {
 
 type Read<'a> = (&'static str, u32, Box<dyn Fn(u64) -> String + 'a>);
 
+/// A question about observations of the last days, by model.
+fn metrics(days: i64, wanted: &[&str], granularity: Option<&str>) -> Box<dyn Fn(u64) -> String> {
+    let metric = |one: &&str| {
+        let (measure, aggregation) = one.split_once(':').unwrap();
+        json!({"measure": measure, "aggregation": aggregation})
+    };
+    let end = chrono::Utc::now() - chrono::TimeDelta::hours(12);
+    let begin = end - chrono::TimeDelta::days(days);
+    let query = json!({
+        "view": "observations",
+        "metrics": wanted.iter().map(metric).collect::<Vec<_>>(),
+        "dimensions": [{"field": "providedModelName"}],
+        "timeDimension": granularity.map(|granularity| json!({"granularity": granularity})),
+        "fromTimestamp": begin.to_rfc3339(),
+        "toTimestamp": end.to_rfc3339(),
+        "config": {"row_limit": 1000},
+    });
+    let path = format!("v2/metrics?query={}", url_encode(&query.to_string()));
+    Box::new(move |_| path.clone())
+}
+
+/// What one of the reads asks for.
+async fn make_prompt(xtrace: &Xtrace) {
+    let body = json!({"name": "greeting", "prompt": "Hello {{name}}", "labels": ["production"]});
+    let request = reqwest::Client::new()
+        .post(format!("{}/api/public/v2/prompts", xtrace.url))
+        .bearer_auth(TOKEN)
+        .json(&body);
+    assert!(request.send().await.unwrap().status().is_success());
+}
+
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn reads(ids: &Ids) -> Vec<Read<'_>> {
     let list = |filter: String| format!("traces?limit=50&{filter}");
@@ -236,6 +268,31 @@ fn reads(ids: &Ids) -> Vec<Read<'_>> {
             fixed("traces?limit=50&orderBy=totalCost.desc"),
         ),
         ("newest 50 observations", 15, fixed("observations?limit=50")),
+        (
+            "newest 50 observations, version 2",
+            15,
+            fixed("v2/observations?limit=50&fields=core,basic,io,usage"),
+        ),
+        (
+            "v2/metrics, 30 days by day and model: cost, tokens, count",
+            300,
+            metrics(
+                30,
+                &["totalCost:sum", "totalTokens:sum", "count:count"],
+                Some("day"),
+            ),
+        ),
+        (
+            "v2/metrics, 30 days by day and model: p95 of latency",
+            300,
+            metrics(30, &["latency:p95"], Some("day")),
+        ),
+        (
+            "v2/metrics, a day by model: cost, p95 of latency",
+            50,
+            metrics(1, &["totalCost:sum", "latency:p95"], None),
+        ),
+        ("a prompt", 2, fixed("v2/prompts/greeting")),
     ]
 }
 

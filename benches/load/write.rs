@@ -94,6 +94,32 @@ fn points(points: u64) -> Load {
     }
 }
 
+/// Batches of Langfuse's events: generations of 2 KB, eight to a trace.
+fn events(events: u64) -> Load {
+    const PER_REQUEST: usize = 100;
+    let run = now();
+    let requests = scaled(events) / PER_REQUEST as u64;
+    let ready: Vec<Bytes> = (0..requests)
+        .map(|number| bodies::generation_events(PER_REQUEST, run, number))
+        .collect();
+    Load {
+        path: "/api/public/ingestion",
+        content_type: "application/json",
+        gzip: false,
+        clients: 16,
+        requests,
+        items: PER_REQUEST as u64,
+        body: Arc::new(move |number| ready[usize::try_from(number).unwrap()].clone()),
+    }
+}
+
+/// What Langfuse's older clients send.
+pub(crate) async fn ingestion(postgres: &Postgres) {
+    print_head();
+    warm_up(postgres).await;
+    run(postgres, "generation events of 2 KB", events(100_000)).await;
+}
+
 fn print_head() {
     println!(
         "| load | items/s | CPU µs an item: xtrace | Postgres | both | generator | p50 ms | p99 ms | refused | memory MiB |"
