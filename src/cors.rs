@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderValue, Method};
+use axum::extract::Request;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 /// How long a browser may remember the answer.
@@ -37,4 +40,15 @@ pub fn of_any_page() -> CorsLayer {
         ])
         .allow_headers(AllowHeaders::mirror_request())
         .max_age(MAX_AGE)
+}
+
+/// Middleware: answers to browsers that ask first have no body, and say so (204), as Langfuse's do.
+pub async fn say_no_content(request: Request, next: Next) -> Response {
+    let asks = request.method() == Method::OPTIONS;
+    let mut answer = next.run(request).await;
+    if asks && answer.status() == StatusCode::OK {
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        answer.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    answer
 }

@@ -35,7 +35,8 @@ pub fn router(gateway: Gateway, cors: CorsLayer) -> Router {
     let langfuse = xtrace_compat::router(compat.clone())
         .layer(from_fn_with_state(gateway.clone(), langfuse::read_body))
         .merge(xtrace_compat::links(compat))
-        .layer(cors::of_any_page());
+        .layer(cors::of_any_page())
+        .layer(from_fn(cors::say_no_content));
     let protected = otlp_over_http("/api/public/otel", &cors)
         .merge(otlp_over_http("", &cors))
         .merge(otlp_over_grpc())

@@ -344,3 +344,47 @@ async fn version_3_of_scores_is_strict_and_turns_pages_by_cursor() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn web_pages_may_send_with_a_public_key() {
+    let xtrace = Xtrace::start().await;
+    for path in [INGESTION, "/api/public/scores"] {
+        let ask = xtrace
+            .http
+            .request(Method::OPTIONS, format!("{}{path}", xtrace.url))
+            .header("origin", "https://app.example.com")
+            .header("access-control-request-method", "POST")
+            .header(
+                "access-control-request-headers",
+                "authorization,content-type",
+            );
+        let answer = ask.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT, "{path}");
+        let header = |name: &str| answer.headers()[name].to_str().unwrap().to_lowercase();
+        assert_eq!(
+            header("access-control-allow-origin"),
+            "https://app.example.com"
+        );
+        assert!(header("access-control-allow-headers").contains("authorization"));
+        let methods = header("access-control-allow-methods");
+        assert!(
+            methods.contains("post") && methods.contains("delete"),
+            "{methods}"
+        );
+    }
+    let send = xtrace
+        .http
+        .post(format!("{}/api/public/scores", xtrace.url))
+        .bearer_auth(PUBLIC_KEY)
+        .header("origin", "https://app.example.com")
+        .json(&json!({"traceId": "t", "name": "thumbs", "value": 1}));
+    let answer = send.send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let headers = answer.headers();
+    assert_eq!(
+        headers["access-control-allow-origin"],
+        "https://app.example.com"
+    );
+    assert!(headers["vary"].to_str().unwrap().contains("origin"));
+    assert!(!headers.contains_key("access-control-allow-credentials"));
+}
