@@ -5,7 +5,8 @@
 //! - [`traces`], [`observations`], [`sessions`], [`scores`], [`daily`], [`metrics`], [`logs`], [`experiments`],
 //!   [`recent`]:
 //!   reads, one entity each. [`projects`], [`keys`], [`prompts`], [`score_configs`], [`comments`],
-//!   [`annotation_queues`], [`media`], [`models`], [`price_book`], [`datasets`], [`dataset_runs`]: small things, read and written. [`pending`]: log records that wait for their span.
+//!   [`annotation_queues`], [`media`], [`models`], [`price_book`], [`datasets`], [`dataset_runs`]: small things, read and written. [`pending`]: log records that wait for their span. [`homeless`]:
+//!   observations that wait for their trace.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
 //! - [`analytics`]: numbers about many rows, by dimensions and over time.
 //! - [`usage`]: sums by hour, kept up to date. `partitions`, [`maintenance`]: day partitions ahead of time, and retention behind it.
@@ -21,6 +22,7 @@ pub mod deletion;
 mod error;
 pub mod experiments;
 pub mod filter;
+pub mod homeless;
 pub mod keys;
 pub mod logs;
 pub mod maintenance;

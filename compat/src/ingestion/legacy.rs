@@ -97,8 +97,9 @@ async fn take(
         let body = json!({"message": issue["message"], "error": [issue]});
         return Ok((StatusCode::BAD_REQUEST, Json(body)).into_response());
     }
-    let batch = parts.into_batch(compat).await?;
+    let (batch, homes) = parts.into_batch(compat).await?;
     let committed = compat.writer.submit(batch).await?;
+    homes.settle(compat).await?;
     if committed.refused.is_empty() {
         return Ok(Json(json!({ "id": id })).into_response());
     }

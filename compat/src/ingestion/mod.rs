@@ -1,9 +1,11 @@
 //! `POST /ingestion`: batches of events, each answered on its own.
 //!
-//! - `event`: an event's envelope. `legacy`: requests of one event. `observation`, `trace`, `usage`: bodies as parts of documents; scores
+//! - `event`: an event's envelope. `legacy`: requests of one event. `homes`: the traces of
+//!   observations that named none. `observation`, `trace`, `usage`: bodies as parts of documents; scores
 //!   are those of [`crate::scores::create`].
 
 mod event;
+mod homes;
 pub(crate) mod legacy;
 mod observation;
 mod trace;
@@ -31,6 +33,7 @@ use crate::error::CompatError;
 use crate::scores::create::ScoreBody;
 pub(crate) use event::When;
 use event::{Event, EventKind};
+use homes::Homes;
 use observation::ObservationPart;
 
 /// A body of `POST /traces`: an event that happens now.
@@ -156,7 +159,7 @@ async fn ingest(compat: &Compat, sender: Sender, body: &[u8]) -> Result<Outcomes
             },
         }
     }
-    let batch = parts.into_batch(compat).await?;
+    let (batch, homes) = parts.into_batch(compat).await?;
     for id in compat.writer.submit(batch).await?.refused {
         outcomes.error(
             &id,
@@ -165,6 +168,7 @@ async fn ingest(compat: &Compat, sender: Sender, body: &[u8]) -> Result<Outcomes
             "the database can't hold a value of it",
         );
     }
+    homes.settle(compat).await?;
     Ok(outcomes)
 }
 
@@ -218,7 +222,12 @@ impl Parts {
 
     /// Finds the traces of those that name none: where their observation is, in this batch or in the
     /// store; else a trace of their own id.
-    async fn into_batch(mut self, compat: &Compat) -> Result<Batch, StoreError> {
+    async fn into_batch(mut self, compat: &Compat) -> Result<(Batch, Homes), StoreError> {
+        let mut homes = Homes {
+            project: self.batch.project.clone(),
+            named: self.homes.clone(),
+            unnamed: Vec::new(),
+        };
         if !self.homeless.is_empty() {
             let unknown: Vec<String> = self
                 .homeless
@@ -231,7 +240,11 @@ impl Parts {
             self.homes.extend(known);
         }
         for part in std::mem::take(&mut self.homeless) {
-            let trace = self.homes.get(&part.id).unwrap_or(&part.id).clone();
+            let home = self.homes.get(&part.id);
+            if home.is_none() {
+                homes.unnamed.push(part.id.clone());
+            }
+            let trace = home.unwrap_or(&part.id).clone();
             // Its ids were checked when it was parsed.
             let _ = part.put(trace, &mut self.batch);
         }
@@ -249,6 +262,6 @@ impl Parts {
                 }
             }
         }
-        Ok(self.batch)
+        Ok((self.batch, homes))
     }
 }

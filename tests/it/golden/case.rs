@@ -68,7 +68,7 @@ impl Case {
     }
 
     /// Runs the case as it is, in protobuf where it is OTLP in JSON, and, if it is
-    /// OTLP, twice and in reverse order. Returns what went wrong.
+    /// OTLP or Langfuse's batches, twice and in reverse order. Returns what went wrong.
     pub(super) async fn run(&self, xtrace: &Xtrace) -> Vec<String> {
         let mut runs = vec![(self.name.clone(), self.requests.clone())];
         let as_protobuf: Option<Vec<Request>> =
@@ -77,10 +77,9 @@ impl Case {
             runs.push((format!("{}-protobuf", self.name), requests));
         }
         // Native requests have no event time: there the order of arrival is the point.
-        let any_order = self
-            .requests
-            .iter()
-            .all(|request| protobuf::signal(&request.path).is_some());
+        let any_order = self.requests.iter().all(|request| {
+            protobuf::signal(&request.path).is_some() || request.path == "/api/public/ingestion"
+        });
         if any_order {
             let backwards: Vec<Request> = self.requests.iter().rev().cloned().collect();
             let twice = [backwards.clone(), self.requests.clone()].concat();

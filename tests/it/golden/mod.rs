@@ -43,6 +43,11 @@ async fn native_metrics() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn langfuse_batches() {
+    check("langfuse-ingestion", "/api/public/ingestion").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn langfuse_reads() {
     check("langfuse-api", "/v1/l/batch").await;
 }
