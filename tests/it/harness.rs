@@ -163,16 +163,19 @@ impl SeparateXtrace {
     /// Starts with more variables in its environment.
     pub(crate) async fn start_with(database_url: &str, variables: &[(&str, &str)]) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
+        Self::start_at(&address, database_url, variables).await
+    }
+
+    /// Starts at an address, where another one may have been before.
+    pub(crate) async fn start_at(
+        address: &str,
+        database_url: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_xtrace"))
             .envs(variables.iter().copied())
             .args(["--otlp-http-addr", "off", "--otlp-grpc-addr", "off"])
-            .args([
-                "serve",
-                "--bind-addr",
-                &address,
-                "--api-bearer-token",
-                TOKEN,
-            ])
+            .args(["serve", "--bind-addr", address, "--api-bearer-token", TOKEN])
             .args([
                 "--xtrace-public-key",
                 PUBLIC_KEY,
@@ -195,6 +198,11 @@ impl SeparateXtrace {
         let xtrace = Self { url, http, child };
         xtrace.wait_until_ready().await;
         xtrace
+    }
+
+    /// Ends it as `kill -9` does.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
     }
 
     pub(crate) async fn wait_until_ready(&self) {

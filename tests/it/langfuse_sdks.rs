@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
+use sqlx::{Connection, PgConnection};
 use tokio::process::Command;
 
 use crate::clients::{named, program, run, script};
 use crate::fake_model;
-use crate::harness::{PUBLIC_KEY, SECRET_KEY, Xtrace};
+use crate::harness::{PUBLIC_KEY, SECRET_KEY, SeparateXtrace, Xtrace, free_port, new_database};
 
 /// Where the outcomes are kept for the report.
 const REPORT: &str = "target/sdk-report";
@@ -131,4 +133,51 @@ async fn the_langchain_callback_tells_of_its_calls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_litellm_callback_tells_of_its_calls() {
     integration("litellm").await;
+}
+
+/// An SDK goes on while the server is killed and comes back; what it sent is there.
+async fn survives_a_restart(major: u32) {
+    const COUNT: i64 = 100;
+    let (database, address) = (new_database().await, format!("127.0.0.1:{}", free_port()));
+    let first = SeparateXtrace::start_at(&address, &database, &[]).await;
+    let mut python = Command::new(program(&format!("langfuse-{major}/bin/python")));
+    python
+        .arg(script("langfuse-python/restart.py"))
+        .arg(COUNT.to_string())
+        .env("LANGFUSE_HOST", &first.url)
+        .env("LANGFUSE_BASE_URL", &first.url)
+        .env("LANGFUSE_PUBLIC_KEY", PUBLIC_KEY)
+        .env("LANGFUSE_SECRET_KEY", SECRET_KEY);
+    let client = tokio::spawn(async move { run(&mut python).await });
+    let mut sql = PgConnection::connect(&database).await.unwrap();
+    let mut stored = async || {
+        sqlx::query_scalar::<_, i64>("select count(*) from traces where name = 'restarted'")
+            .fetch_one(&mut sql)
+            .await
+            .unwrap()
+    };
+    // Some send as they go, some all at once in the end.
+    for _ in 0..100 {
+        if stored().await > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    first.kill().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(
+        stored().await < COUNT,
+        "it was killed too late to show anything"
+    );
+    let second = SeparateXtrace::start_at(&address, &database, &[]).await;
+    client.await.unwrap();
+    assert_eq!(stored().await, COUNT);
+    second.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_sdks_send_is_lost_in_a_restart() {
+    for major in [2, 3, 4, 5] {
+        survives_a_restart(major).await;
+    }
 }
