@@ -247,7 +247,11 @@ pub enum ObservationColumn {
     ExperimentId,
     ExperimentName,
     ExperimentDatasetId,
+    IsExperimentItem,
+    ToolNames,
+    CalledToolNames,
     ToolDefinitions,
+    ToolCalls,
 }
 
 impl ObservationColumn {
@@ -300,7 +304,11 @@ impl Column for ObservationColumn {
             "experimentId" => Self::ExperimentId,
             "experimentName" => Self::ExperimentName,
             "experimentDatasetId" => Self::ExperimentDatasetId,
+            "isExperimentItemRootSpan" => Self::IsExperimentItem,
+            "toolNames" => Self::ToolNames,
+            "calledToolNames" => Self::CalledToolNames,
             "toolDefinitions" => Self::ToolDefinitions,
+            "toolCalls" => Self::ToolCalls,
             _ => return None,
         })
     }
@@ -308,9 +316,13 @@ impl Column for ObservationColumn {
     fn column_type(self) -> ColumnType {
         match self {
             Self::StartTime | Self::EndTime => ColumnType::Time,
-            Self::TraceTags => ColumnType::Array,
+            Self::TraceTags | Self::ToolNames | Self::CalledToolNames => ColumnType::Array,
             Self::Metadata => ColumnType::Object,
-            Self::IsRoot | Self::HasParent | Self::HasInput | Self::HasOutput => ColumnType::Bool,
+            Self::IsRoot
+            | Self::HasParent
+            | Self::HasInput
+            | Self::HasOutput
+            | Self::IsExperimentItem => ColumnType::Bool,
             Self::Latency
             | Self::TimeToFirstToken
             | Self::TokensPerSecond
@@ -320,7 +332,9 @@ impl Column for ObservationColumn {
             | Self::InputCost
             | Self::OutputCost
             | Self::TotalCost
-            | Self::PromptVersion => ColumnType::Number,
+            | Self::PromptVersion
+            | Self::ToolDefinitions
+            | Self::ToolCalls => ColumnType::Number,
             _ => ColumnType::Text,
         }
     }
@@ -374,7 +388,11 @@ impl Column for ObservationColumn {
             Self::ExperimentId => "o.experiment ->> 'id'",
             Self::ExperimentName => "o.experiment ->> 'name'",
             Self::ExperimentDatasetId => "o.experiment ->> 'datasetId'",
-            Self::ToolDefinitions => "o.tool_definitions",
+            Self::IsExperimentItem => crate::experiments::IS_ITEM,
+            Self::ToolNames => "tool_names(o.tool_definitions)",
+            Self::CalledToolNames => "called_tools(o.output)",
+            Self::ToolDefinitions => "cardinality(tool_names(o.tool_definitions))",
+            Self::ToolCalls => "cardinality(called_tools(o.output))",
         }
     }
 }

@@ -282,3 +282,51 @@ async fn roots_are_physical_or_of_their_application() {
     let (status, _) = xtrace.get(&format!("{PATH}?isRootObservation=yes")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tools_are_found_by_name_and_number() {
+    let xtrace = Xtrace::start().await;
+    let text =
+        |key: &str, value: Value| json!({"key": key, "value": {"stringValue": value.to_string()}});
+    let span = json!({"traceId": "5b8aa5a2d2c872e8321cf37308d69df2", "spanId": "051581bf3cb55c13", "name": "chat",
+    "startTimeUnixNano": "1768471200000000000", "endTimeUnixNano": "1768471201000000000",
+    "attributes": [
+        text("gen_ai.tool.definitions", json!([{"type": "function", "name": "search"}, {"type": "function", "name": "book"}])),
+        text("langfuse.observation.output", json!({"role": "assistant", "tool_calls":
+            [{"id": "1", "type": "function", "function": {"name": "search", "arguments": "{}"}}]})),
+    ]});
+    let export = json!({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]});
+    let (status, body) = xtrace.post("/api/public/otel/v1/traces", &export).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    for (filter, found) in [
+        (
+            json!({"type": "arrayOptions", "column": "toolNames", "operator": "all of", "value": ["book", "search"]}),
+            1,
+        ),
+        (
+            json!({"type": "arrayOptions", "column": "calledToolNames", "operator": "any of", "value": ["book"]}),
+            0,
+        ),
+        (
+            json!({"type": "arrayOptions", "column": "calledToolNames", "operator": "any of", "value": ["search"]}),
+            1,
+        ),
+        (
+            json!({"type": "number", "column": "toolDefinitions", "operator": "=", "value": 2}),
+            1,
+        ),
+        (
+            json!({"type": "number", "column": "toolCalls", "operator": ">", "value": 1}),
+            0,
+        ),
+        (
+            json!({"type": "boolean", "column": "isExperimentItemRootSpan", "operator": "=", "value": true}),
+            0,
+        ),
+    ] {
+        let text: String =
+            form_urlencoded::byte_serialize(json!([filter]).to_string().as_bytes()).collect();
+        let body = read(&xtrace, &format!("filter={text}")).await;
+        assert_eq!(ids(&body).len(), found, "{filter}");
+    }
+}
