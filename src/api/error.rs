@@ -50,7 +50,9 @@ fn auth_message(failure: AuthFailure) -> &'static str {
         AuthFailure::Missing => "authorization is required: Bearer token or Basic public:secret",
         AuthFailure::Scheme | AuthFailure::Malformed => "the authorization header is malformed",
         AuthFailure::UnknownKeyPair | AuthFailure::UnknownToken => "unknown credentials",
-        AuthFailure::Insufficient => "this credential may not do that: a public key alone writes scores, and keys have scopes",
+        AuthFailure::Insufficient => {
+            "this credential may not do that: a public key alone writes scores, and keys have scopes"
+        }
         AuthFailure::Unavailable => "the database is unavailable",
     }
 }

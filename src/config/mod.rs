@@ -242,7 +242,7 @@ pub struct ServeConfig {
         value_parser = parse_body_bytes
     )]
     pub body_bytes_max: usize,
-    /// Where clients reach this service, such as https://traces.example.com; links to media begin with
+    /// Where clients reach this service, such as `https://traces.example.com`; links to media begin with
     /// it. Unset: the host that was asked.
     #[arg(long = "xtrace-public-url", env = "XTRACE_PUBLIC_URL", value_parser = parse_public_url)]
     public_url: Option<String>,

@@ -39,7 +39,9 @@ fn auth_message(failure: AuthFailure) -> &'static str {
         AuthFailure::Missing => "no authorization header; send Basic public:secret or Bearer token",
         AuthFailure::Scheme | AuthFailure::Malformed => "the authorization header is malformed",
         AuthFailure::UnknownKeyPair | AuthFailure::UnknownToken => "unknown credentials",
-        AuthFailure::Insufficient => "this credential may not do that: a public key alone writes scores, and keys have scopes",
+        AuthFailure::Insufficient => {
+            "this credential may not do that: a public key alone writes scores, and keys have scopes"
+        }
         AuthFailure::Unavailable => "the database is unavailable; try again",
     }
 }

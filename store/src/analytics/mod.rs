@@ -1,6 +1,6 @@
 //! Numbers about many rows: counts, sums, percentiles, by dimensions and over time.
 //!
-//! [`fields`] says what there is, by view; [`sql`] makes one statement of a question; [`daily`] answers those
+//! [`fields`] says what there is, by view; `sql` makes one statement of a question; `daily` answers those
 //! that sums by day suffice for. Every name is one of ours and every value is bound; a question that would
 //! answer more than [`ROWS_MAX`] rows, or take longer than the statement timeout, is refused.
 
