@@ -2,7 +2,6 @@
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
-use uuid::Uuid;
 use xtrace_model::ProjectId;
 use xtrace_store::keys::{self, NewKey};
 use xtrace_store::{Options, Store, projects, writer};
@@ -56,9 +55,10 @@ async fn run_keys(store: &Store, command: &KeysCommand) -> anyhow::Result<String
             expires_at,
             ..
         } => {
+            let (public_key, secret_key) = keys::fresh_pair();
             let key = NewKey {
-                public_key: format!("pk-lf-{}", Uuid::new_v4()),
-                secret_key: format!("sk-lf-{}", Uuid::new_v4()),
+                public_key,
+                secret_key,
                 name: name.clone(),
                 scopes: scopes.0,
                 expires_at: *expires_at,

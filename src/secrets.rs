@@ -82,10 +82,11 @@ impl Kept {
 
     /// Written beside and renamed, so that a crash leaves all or nothing.
     fn make(file: &Path) -> anyhow::Result<Self> {
+        let (public, secret) = xtrace_store::keys::fresh_pair();
         let kept = Self {
             token: format!("xt-{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()),
-            public: format!("pk-lf-{}", Uuid::new_v4()),
-            secret: format!("sk-lf-{}", Uuid::new_v4()),
+            public,
+            secret,
         };
         let unfinished = file.with_extension("env.new");
         let mut written = fs::OpenOptions::new()

@@ -208,10 +208,7 @@ fn parse_key(body: Object<'_>) -> Result<NewKey, CompatError> {
         (name, note) => name.or(note),
     };
     let (public_key, secret_key) = match (text("publicKey")?, text("secretKey")?) {
-        (None, None) => {
-            let made = |prefix: &str| format!("{prefix}-lf-{}", uuid::Uuid::new_v4());
-            (made("pk"), made("sk"))
-        }
+        (None, None) => keys::fresh_pair(),
         (Some(public), Some(secret)) => (public, secret),
         _ => {
             return Err(bad(

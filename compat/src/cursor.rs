@@ -2,10 +2,11 @@
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value};
 
 use crate::error::CompatError;
+use crate::query::Query;
 
 /// A cursor that was sent, decoded.
 pub(crate) struct Cursor(Map<String, Value>);
@@ -18,6 +19,22 @@ pub(crate) fn encode(position: &Value) -> String {
 /// The same in the standard alphabet.
 pub(crate) fn encode_standard(position: &Value) -> String {
     BASE64_STANDARD.encode(position.to_string())
+}
+
+/// A time as cursors hold it: to the microsecond, as it is stored.
+pub(crate) fn time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// Cuts rows, of which one more than the limit was read, to the limit; the last one if there are more, where
+/// the next page begins.
+pub(crate) fn cut<T>(rows: &mut Vec<T>, limit: i64) -> Option<&T> {
+    let limit = usize::try_from(limit).unwrap_or_default();
+    if rows.len() <= limit {
+        return None;
+    }
+    rows.truncate(limit);
+    rows.last()
 }
 
 fn malformed() -> CompatError {
@@ -40,10 +57,14 @@ impl Cursor {
         }
     }
 
-    /// The version must be the one that is written.
-    pub(crate) fn check_version(&self) -> Result<(), CompatError> {
-        match self.0.get("v").and_then(Value::as_i64) {
-            Some(1) => Ok(()),
+    /// Reads the parameter `cursor`, whose version must be the one that is written.
+    pub(crate) fn versioned(query: &Query) -> Result<Option<Self>, CompatError> {
+        let Some(text) = query.text("cursor") else {
+            return Ok(None);
+        };
+        let cursor = Self::parse(text)?;
+        match cursor.0.get("v").and_then(Value::as_i64) {
+            Some(1) => Ok(Some(cursor)),
             _ => Err(malformed()),
         }
     }

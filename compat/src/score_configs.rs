@@ -14,6 +14,8 @@ use crate::error::{CompatError, issue};
 use crate::query::{PathId, Query, iso, meta};
 
 const NAME_CHARS_MAX: usize = 35;
+const SHAPE: &str = "Category must be an array of objects with label value pairs, where labels and values are unique.";
+const NO_CATEGORIES: &str = "Invalid input: categories are for CATEGORICAL alone";
 const TYPES: [&str; 4] = ["NUMERIC", "CATEGORICAL", "BOOLEAN", "TEXT"];
 
 /// `GET /score-configs`.
@@ -72,8 +74,7 @@ pub(crate) async fn update(
     }
     let mut config = stored(&store, &project, id).await?;
     if body.get("categories").is_some() && config.data_type != "CATEGORICAL" {
-        let message = "Invalid input: categories are for CATEGORICAL alone";
-        return Err(CompatError::BadRequest(message.to_owned()));
+        return Err(CompatError::BadRequest(NO_CATEGORIES.to_owned()));
     }
     change(&mut config, body).map_err(CompatError::Invalid)?;
     check(&config).map_err(|issue| {
@@ -167,7 +168,6 @@ fn category_fault(message: &str) -> Issue {
 
 /// The labels that were sent, each with its value.
 fn categories(body: Object<'_>) -> Result<Option<Vec<Category>>, Issue> {
-    const SHAPE: &str = "Category must be an array of objects with label value pairs, where labels and values are unique.";
     let Some(sent) = body.get("categories") else {
         return Ok(None);
     };
@@ -196,15 +196,11 @@ fn check(config: &ScoreConfig) -> Result<(), Issue> {
     let categories = config.categories.as_deref().unwrap_or_default();
     match config.data_type.as_str() {
         "CATEGORICAL" if categories.is_empty() => {
-            return Err(category_fault(
-                "Category must be an array of objects with label value pairs, where labels and values are unique.",
-            ));
+            return Err(category_fault(SHAPE));
         }
         "CATEGORICAL" | "BOOLEAN" => {}
         _ if config.categories.is_some() => {
-            return Err(category_fault(
-                "Invalid input: categories are for CATEGORICAL alone",
-            ));
+            return Err(category_fault(NO_CATEGORIES));
         }
         _ => {}
     }

@@ -58,14 +58,7 @@ pub async fn list(
         sql.push(" from annotation_queues where project_id = ")
             .push_bind(project.as_str().to_owned());
     };
-    let total = page::count(store, push).await?;
-    let mut rows = QueryBuilder::new(format!("select {QUEUE}"));
-    push(&mut rows);
-    rows.push(" order by created_at desc, id desc limit ")
-        .push_bind(page.limit);
-    rows.push(" offset ").push_bind(page.offset());
-    let rows = rows.build_query_as().fetch_all(store.read()).await?;
-    Ok(Paged::of(rows, page, total))
+    page::read(store, QUEUE, push, "created_at desc, id desc", page).await
 }
 
 /// The queue of that id.
@@ -126,14 +119,7 @@ pub async fn items(
             sql.push(" and status = ").push_bind(status.to_owned());
         }
     };
-    let total = page::count(store, push).await?;
-    let mut rows = QueryBuilder::new(format!("select {ITEM}"));
-    push(&mut rows);
-    rows.push(" order by created_at desc, id limit ")
-        .push_bind(page.limit);
-    rows.push(" offset ").push_bind(page.offset());
-    let rows = rows.build_query_as().fetch_all(store.read()).await?;
-    Ok(Paged::of(rows, page, total))
+    page::read(store, ITEM, push, "created_at desc, id", page).await
 }
 
 /// An item of a queue.

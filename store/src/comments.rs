@@ -97,14 +97,7 @@ pub async fn list(
             sql.push(" and object_id = ").push_bind(id.to_owned());
         }
     };
-    let total = page::count(store, push).await?;
-    let mut rows = QueryBuilder::new(format!("select {COLUMNS}"));
-    push(&mut rows);
-    rows.push(" order by created_at, id limit ")
-        .push_bind(page.limit);
-    rows.push(" offset ").push_bind(page.offset());
-    let rows = rows.build_query_as().fetch_all(store.read()).await?;
-    Ok(Paged::of(rows, page, total))
+    page::read(store, COLUMNS, push, "created_at, id", page).await
 }
 
 /// The comment of that id.

@@ -56,14 +56,7 @@ pub async fn list(
         sql.push(" and dataset_id = ")
             .push_bind(dataset_id.to_owned());
     };
-    let total = page::count(store, push).await?;
-    let mut rows = QueryBuilder::new(format!("select {RUN}"));
-    push(&mut rows);
-    rows.push(" order by created_at desc, id limit ")
-        .push_bind(page.limit);
-    rows.push(" offset ").push_bind(page.offset());
-    let rows = rows.build_query_as().fetch_all(store.read()).await?;
-    Ok(Paged::of(rows, page, total))
+    page::read(store, RUN, push, "created_at desc, id", page).await
 }
 
 /// The names of all runs of datasets, newest first, each with its dataset's id.
@@ -144,14 +137,7 @@ pub async fn items(
     page: Page,
 ) -> Result<Paged<RunItem>, StoreError> {
     let push = |sql: &mut QueryBuilder<Postgres>| push_items(sql, project, run_id);
-    let total = page::count(store, push).await?;
-    let mut rows = QueryBuilder::new(format!("select {RUN_ITEM}"));
-    push(&mut rows);
-    rows.push(" order by created_at desc, id limit ")
-        .push_bind(page.limit);
-    rows.push(" offset ").push_bind(page.offset());
-    let rows = rows.build_query_as().fetch_all(store.read()).await?;
-    Ok(Paged::of(rows, page, total))
+    page::read(store, RUN_ITEM, push, "created_at desc, id", page).await
 }
 
 /// All that came of a run, newest first.

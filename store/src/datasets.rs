@@ -70,14 +70,7 @@ pub async fn list(
         sql.push(" from datasets d where d.project_id = ")
             .push_bind(project.as_str().to_owned());
     };
-    let total = page::count(store, push).await?;
-    let mut rows = QueryBuilder::new(format!("select {DATASET}"));
-    push(&mut rows);
-    rows.push(" order by d.created_at desc, d.id limit ")
-        .push_bind(page.limit);
-    rows.push(" offset ").push_bind(page.offset());
-    let rows = rows.build_query_as().fetch_all(store.read()).await?;
-    Ok(Paged::of(rows, page, total))
+    page::read(store, DATASET, push, "d.created_at desc, d.id", page).await
 }
 
 /// The dataset of that name.
@@ -146,14 +139,14 @@ pub async fn items(
     page: Page,
 ) -> Result<Paged<NamedItem>, StoreError> {
     let push = |sql: &mut QueryBuilder<Postgres>| push_items(sql, project, query);
-    let total = page::count(store, push).await?;
-    let mut rows = QueryBuilder::new(format!("select {ITEM}, d.name as dataset_name"));
-    push(&mut rows);
-    rows.push(" order by i.created_at desc, i.id limit ")
-        .push_bind(page.limit);
-    rows.push(" offset ").push_bind(page.offset());
-    let rows = rows.build_query_as().fetch_all(store.read()).await?;
-    Ok(Paged::of(rows, page, total))
+    page::read(
+        store,
+        &format!("{ITEM}, d.name as dataset_name"),
+        push,
+        "i.created_at desc, i.id",
+        page,
+    )
+    .await
 }
 
 /// All active items of a dataset, newest first.

@@ -54,6 +54,12 @@ pub struct NewKey {
 #[derive(Debug)]
 pub struct Taken;
 
+/// A new key pair: a public and a secret key, in the form that Langfuse's clients expect.
+pub fn fresh_pair() -> (String, String) {
+    let made = |prefix: &str| format!("{prefix}-lf-{}", uuid::Uuid::new_v4());
+    (made("pk"), made("sk"))
+}
+
 /// What is stored of a secret key.
 pub fn hash_key_pair(public: &str, secret: &str) -> [u8; 32] {
     Sha256::new()

@@ -79,18 +79,14 @@ pub async fn list(
     conditions: &[Condition<ObservationColumn>],
     page: Page,
 ) -> Result<Paged<ObservationView>, StoreError> {
-    let total = page::count(store, |sql| push_from(sql, project, conditions)).await?;
-    if total <= page.offset() && total <= page::EXACT_MAX {
-        return Ok(Paged::of(Vec::new(), page, total));
-    }
-    let mut rows = QueryBuilder::new("select ");
-    rows.push(COLUMNS);
-    push_from(&mut rows, project, conditions);
-    rows.push(" order by o.start_time desc, o.trace_id desc, o.id desc limit ")
-        .push_bind(page.limit);
-    rows.push(" offset ").push_bind(page.offset());
-    let rows = rows.build_query_as().fetch_all(store.read()).await?;
-    Ok(Paged::of(rows, page, total))
+    page::read(
+        store,
+        COLUMNS,
+        |sql| push_from(sql, project, conditions),
+        "o.start_time desc, o.trace_id desc, o.id desc",
+        page,
+    )
+    .await
 }
 
 fn push_from(

@@ -1,8 +1,9 @@
 //! A page of a list.
 
 use serde_json::Value;
+use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{Postgres, QueryBuilder};
+use sqlx::{FromRow, Postgres, QueryBuilder};
 
 use crate::{Store, StoreError};
 
@@ -50,6 +51,31 @@ impl<T> Paged<T> {
         };
         Self { rows, total }
     }
+}
+
+/// Reads one page: `columns` of what a query's `from` clause and conditions, which `push` appends, yield.
+pub(crate) async fn read<T>(
+    store: &Store,
+    columns: &str,
+    push: impl Fn(&mut QueryBuilder<Postgres>),
+    order: &'static str,
+    page: Page,
+) -> Result<Paged<T>, StoreError>
+where
+    T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+{
+    let total = count(store, &push).await?;
+    if total <= page.offset() && total <= EXACT_MAX {
+        return Ok(Paged::of(Vec::new(), page, total));
+    }
+    let mut rows = QueryBuilder::new("select ");
+    rows.push(columns);
+    push(&mut rows);
+    rows.push(" order by ").push(order);
+    rows.push(" limit ").push_bind(page.limit);
+    rows.push(" offset ").push_bind(page.offset());
+    let rows = rows.build_query_as().fetch_all(store.read()).await?;
+    Ok(Paged::of(rows, page, total))
 }
 
 /// Counts the rows that a query's `from` clause and conditions, which `push` appends, yield.

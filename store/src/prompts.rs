@@ -97,20 +97,19 @@ pub async fn find(
     name: &str,
     which: &Which,
 ) -> Result<Option<Prompt>, StoreError> {
-    let (condition, version, label) = match which {
-        Which::Version(version) => ("p.version = $3 and $4::text is null", Some(*version), None),
-        Which::Label(label) => ("$4 = any(p.labels) and $3::int is null", None, Some(label)),
+    let mut sql = QueryBuilder::new("select ");
+    sql.push(COLUMNS)
+        .push(" from prompts p where p.project_id = ");
+    sql.push_bind(project.as_str().to_owned());
+    sql.push(" and p.name = ").push_bind(name.to_owned());
+    match which {
+        Which::Version(version) => sql.push(" and p.version = ").push_bind(*version),
+        Which::Label(label) => sql
+            .push(" and ")
+            .push_bind(label.clone())
+            .push(" = any(p.labels)"),
     };
-    let sql = format!(
-        "select {COLUMNS} from prompts p where p.project_id = $1 and p.name = $2 and {condition}"
-    );
-    let found = sqlx::query_as(AssertSqlSafe(sql))
-        .bind(project.as_str())
-        .bind(name)
-        .bind(version)
-        .bind(label)
-        .fetch_optional(store.read())
-        .await?;
+    let found = sql.build_query_as().fetch_optional(store.read()).await?;
     Ok(found)
 }
 

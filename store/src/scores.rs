@@ -40,6 +40,10 @@ const COLUMNS: &str = "s.id, s.trace_id, s.observation_id, s.session_id, s.run_i
     s.data_type, s.value, s.string_value, s.comment, s.environment, s.config_id, s.queue_id, \
     s.metadata, s.ts, s.created_at, s.updated_at";
 
+/// What lists show of a score's trace.
+const OF_TRACE: &str = "t.id is not null as has_trace, t.user_id as trace_user_id, t.tags as trace_tags, \
+    t.environment as trace_environment, t.session_id as trace_session_id";
+
 /// A score with what lists show of its trace.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct ListedScore {
@@ -75,17 +79,9 @@ pub async fn list(
     conditions: &[Condition<ScoreColumn>],
     page: Page,
 ) -> Result<Paged<ListedScore>, StoreError> {
-    let total = page::count(store, |sql| push_from(sql, project, scope, conditions)).await?;
-    if total <= page.offset() && total <= page::EXACT_MAX {
-        return Ok(Paged::of(Vec::new(), page, total));
-    }
-    let mut rows = select_listed();
-    push_from(&mut rows, project, scope, conditions);
-    rows.push(" order by s.ts desc, s.id desc limit ")
-        .push_bind(page.limit);
-    rows.push(" offset ").push_bind(page.offset());
-    let rows = rows.build_query_as().fetch_all(store.read()).await?;
-    Ok(Paged::of(rows, page, total))
+    let push = |sql: &mut QueryBuilder<Postgres>| push_from(sql, project, scope, conditions);
+    let columns = format!("{COLUMNS}, {OF_TRACE}");
+    page::read(store, &columns, push, "s.ts desc, s.id desc", page).await
 }
 
 /// Scores older than `before` (time and id of the last that is known), newest first; one more than the
@@ -106,14 +102,6 @@ pub async fn list_before(
     sql.push(" order by s.ts desc, s.id desc limit ")
         .push_bind(limit + 1);
     Ok(sql.build_query_as().fetch_all(store.read()).await?)
-}
-
-fn select_listed() -> QueryBuilder<Postgres> {
-    QueryBuilder::new(format!(
-        "select {COLUMNS}, t.id is not null as has_trace, t.user_id as trace_user_id,
-                t.tags as trace_tags, t.environment as trace_environment,
-                t.session_id as trace_session_id"
-    ))
 }
 
 fn push_from(

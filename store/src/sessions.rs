@@ -36,14 +36,14 @@ pub async fn list(
     query: &SessionQuery,
     page: Page,
 ) -> Result<Paged<SessionView>, StoreError> {
-    let total = page::count(store, |sql| push_from(sql, project, query)).await?;
-    let mut rows = QueryBuilder::new("select id, created_at, environment");
-    push_from(&mut rows, project, query);
-    rows.push(" order by created_at desc, id limit ")
-        .push_bind(page.limit);
-    rows.push(" offset ").push_bind(page.offset());
-    let rows = rows.build_query_as().fetch_all(store.read()).await?;
-    Ok(Paged::of(rows, page, total))
+    page::read(
+        store,
+        "id, created_at, environment",
+        |sql| push_from(sql, project, query),
+        "created_at desc, id",
+        page,
+    )
+    .await
 }
 
 fn push_from(sql: &mut QueryBuilder<Postgres>, project: &ProjectId, query: &SessionQuery) {

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::State;
-use chrono::SecondsFormat;
 use serde_json::{Value, json};
 use xtrace_model::{ProjectId, json as rules};
 use xtrace_store::experiments::{self, ExperimentItem, ExperimentQuery};
@@ -45,17 +44,13 @@ pub(crate) async fn items(
     let groups = groups(&query, &GROUPS, &["core", "dataset"])?;
     let limit = query.whole_up_to("limit", LIMIT_DEFAULT, LIMIT_MAX)?;
     let score_limit = score_limit(&query)?;
-    let after = match query.text("cursor") {
+    let after = match Cursor::versioned(&query)? {
         None => None,
-        Some(text) => {
-            let cursor = Cursor::parse(text)?;
-            cursor.check_version()?;
-            Some((
-                cursor.time("lastTime")?,
-                cursor.text("lastTraceId")?,
-                cursor.text("lastId")?,
-            ))
-        }
+        Some(cursor) => Some((
+            cursor.time("lastTime")?,
+            cursor.text("lastTraceId")?,
+            cursor.text("lastId")?,
+        )),
     };
     let wanted = ExperimentQuery {
         from,
@@ -66,15 +61,11 @@ pub(crate) async fn items(
     };
     let mut rows = experiments::items(&store, &project, &wanted).await?;
     let mut meta = json!({});
-    let limit = usize::try_from(limit).unwrap_or_default();
-    if rows.len() > limit {
-        rows.truncate(limit);
-        if let Some(last) = rows.last() {
-            let time = last.start_time.to_rfc3339_opts(SecondsFormat::Micros, true);
-            let position =
-                json!({"v": 1, "lastTime": time, "lastTraceId": last.trace_id, "lastId": last.id});
-            meta["cursor"] = cursor::encode(&position).into();
-        }
+    if let Some(last) = cursor::cut(&mut rows, limit) {
+        let time = cursor::time(last.start_time);
+        let position =
+            json!({"v": 1, "lastTime": time, "lastTraceId": last.trace_id, "lastId": last.id});
+        meta["cursor"] = cursor::encode(&position).into();
     }
     let mut data: Vec<Value> = rows.iter().map(|row| element(row, &groups)).collect();
     if groups.iter().any(|group| group == "scores") {

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::State;
-use chrono::SecondsFormat;
 use serde_json::{Value, json};
 use xtrace_model::ProjectId;
 use xtrace_store::experiments::{self, Experiment, ExperimentQuery};
@@ -35,13 +34,9 @@ pub(crate) async fn list(
     let groups = groups(&query, &["core", "metadata", "scores"], &["core"])?;
     let limit = query.whole_up_to("limit", LIMIT_DEFAULT, LIMIT_MAX)?;
     let score_limit = score_limit(&query)?;
-    let after = match query.text("cursor") {
+    let after = match Cursor::versioned(&query)? {
         None => None,
-        Some(text) => {
-            let cursor = Cursor::parse(text)?;
-            cursor.check_version()?;
-            Some((cursor.time("lastTime")?, cursor.text("lastExperimentId")?))
-        }
+        Some(cursor) => Some((cursor.time("lastTime")?, cursor.text("lastExperimentId")?)),
     };
     let wanted = ExperimentQuery {
         from,
@@ -52,14 +47,10 @@ pub(crate) async fn list(
     };
     let mut rows = experiments::list(&store, &project, &wanted).await?;
     let mut meta = json!({});
-    let limit = usize::try_from(limit).unwrap_or_default();
-    if rows.len() > limit {
-        rows.truncate(limit);
-        if let Some(last) = rows.last() {
-            let time = last.last_start.to_rfc3339_opts(SecondsFormat::Micros, true);
-            let position = json!({"v": 1, "lastTime": time, "lastExperimentId": last.id});
-            meta["cursor"] = cursor::encode(&position).into();
-        }
+    if let Some(last) = cursor::cut(&mut rows, limit) {
+        let time = cursor::time(last.last_start);
+        let position = json!({"v": 1, "lastTime": time, "lastExperimentId": last.id});
+        meta["cursor"] = cursor::encode(&position).into();
     }
     let has = |group: &str| groups.iter().any(|wanted| wanted == group);
     let mut scores = HashMap::new();

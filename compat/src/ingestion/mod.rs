@@ -223,11 +223,7 @@ impl Parts {
     /// Finds the traces of those that name none: where their observation is, in this batch or in the
     /// store; else a trace of their own id.
     async fn into_batch(mut self, compat: &Compat) -> Result<(Batch, Homes), StoreError> {
-        let mut homes = Homes {
-            project: self.batch.project.clone(),
-            named: self.homes.clone(),
-            unnamed: Vec::new(),
-        };
+        let mut unnamed = Vec::new();
         if !self.homeless.is_empty() {
             let unknown: Vec<String> = self
                 .homeless
@@ -242,7 +238,7 @@ impl Parts {
         for part in std::mem::take(&mut self.homeless) {
             let home = self.homes.get(&part.id);
             if home.is_none() {
-                homes.unnamed.push(part.id.clone());
+                unnamed.push(part.id.clone());
             }
             let trace = home.unwrap_or(&part.id).clone();
             // Its ids were checked when it was parsed.
@@ -262,6 +258,11 @@ impl Parts {
                 }
             }
         }
+        let homes = Homes {
+            project: self.batch.project.clone(),
+            named: self.homes,
+            unnamed,
+        };
         Ok((self.batch, homes))
     }
 }

@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 use xtrace_model::ProjectId;
 use xtrace_store::filter::{Condition, ObservationColumn, Test, TextTest};
@@ -72,16 +71,12 @@ pub(crate) async fn list(
     };
     let mut rows = observations::list_after(&store, &project, &conditions, &slice).await?;
     let mut meta = json!({});
-    let limit = usize::try_from(limit).unwrap_or_default();
-    if rows.len() > limit {
-        rows.truncate(limit);
-        if let Some(last) = rows.last() {
-            let last = &last.observation;
-            let start = last.start_time.to_rfc3339_opts(SecondsFormat::Micros, true);
-            let position =
-                json!({"lastStartTimeTo": start, "lastTraceId": last.trace_id, "lastId": last.id});
-            meta["cursor"] = cursor::encode_standard(&position).into();
-        }
+    if let Some(last) = cursor::cut(&mut rows, limit) {
+        let last = &last.observation;
+        let start = cursor::time(last.start_time);
+        let position =
+            json!({"lastStartTimeTo": start, "lastTraceId": last.trace_id, "lastId": last.id});
+        meta["cursor"] = cursor::encode_standard(&position).into();
     }
     let expand = with_io || !query.list("expandMetadata").is_empty();
     let book = store.price_book(&project).await?;

@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 use xtrace_model::ProjectId;
 use xtrace_store::Store;
@@ -58,25 +57,17 @@ pub(crate) async fn list_v3(
     let groups = groups(&query)?;
     let limit = query.whole_up_to("limit", LIMIT_DEFAULT, LIMIT_MAX)?;
     let conditions = conditions(&query)?;
-    let before = match query.text("cursor") {
+    let before = match Cursor::versioned(&query)? {
         None => None,
-        Some(text) => {
-            let cursor = Cursor::parse(text)?;
-            cursor.check_version()?;
-            Some((cursor.time("lastTimestamp")?, cursor.text("lastId")?))
-        }
+        Some(cursor) => Some((cursor.time("lastTimestamp")?, cursor.text("lastId")?)),
     };
     let mut rows =
         scores::list_before(&store, &project, &conditions, before.as_ref(), limit).await?;
     let mut meta = json!({ "limit": limit });
-    let limit = usize::try_from(limit).unwrap_or_default();
-    if rows.len() > limit {
-        rows.truncate(limit);
-        if let Some(last) = rows.last() {
-            let time = last.ts.to_rfc3339_opts(SecondsFormat::Micros, true);
-            let position = json!({"v": 1, "lastTimestamp": time, "lastId": last.id});
-            meta["cursor"] = cursor::encode(&position).into();
-        }
+    if let Some(last) = cursor::cut(&mut rows, limit) {
+        let time = cursor::time(last.ts);
+        let position = json!({"v": 1, "lastTimestamp": time, "lastId": last.id});
+        meta["cursor"] = cursor::encode(&position).into();
     }
     let data: Vec<Value> = rows
         .into_iter()
