@@ -84,7 +84,7 @@ pub async fn put(store: &Store, project: &Project) -> Result<Result<(), NameTake
 }
 
 /// Every table whose rows are a project's; the last ones are what the others are found by.
-const TABLES: [&str; 24] = [
+const TABLES: [&str; 25] = [
     "observations",
     "logs",
     "scores",
@@ -107,6 +107,7 @@ const TABLES: [&str; 24] = [
     "sessions",
     "traces",
     "usage_hourly",
+    "latency_hourly",
     "traces_hourly",
     "usage_dirty",
 ];

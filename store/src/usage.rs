@@ -1,4 +1,5 @@
-//! Sums of usage by hour, which `metrics/daily` reads; they are computed anew, never added to.
+//! Sums of usage and durations by hour, which `metrics/daily` and analytics read; they are computed anew,
+//! never added to.
 //!
 //! Whatever changes traces inserts the hours that these begin in into `usage_dirty` (by triggers). To sum
 //! an hour up, one transaction with one snapshot removes the entries that it sees and replaces the
@@ -30,9 +31,17 @@ const LOCK: i64 = 0x7874_7261_6365_0002;
 /// at most.
 const LIVE_OBSERVATIONS_MAX: i64 = 200_000;
 
+/// Different durations of an hour, environment, model and measure; more are rounded.
+const VALUES_MAX: usize = 1000;
+
 /// What a trace used, to be joined with `traces t`: the column's entries, which hold no zeros.
 pub(crate) const ENTRIES: &str = "jsonb_to_recordset(t.usage) u(date date, environment text, model text, \
-    observations bigint, input bigint, output bigint, total bigint, cost float8)";
+    observations bigint, input bigint, output bigint, total bigint, cost float8, \
+    latency jsonb, first_token jsonb)";
+/// How long observations of [`ENTRIES`] took, by measure: microseconds, and how many took as long.
+pub(crate) const DURATIONS: &str = "(select 'latency' as measure, key::bigint as micros, value::bigint as count \
+    from jsonb_each_text(u.latency) union all select 'timeToFirstToken', key::bigint, value::bigint \
+    from jsonb_each_text(u.first_token)) l";
 /// Observations, input, output, total and cost of [`ENTRIES`].
 pub(crate) const SUMS: &str = "sum(u.observations)::bigint as observations, \
     coalesce(sum(u.input), 0)::bigint as input, coalesce(sum(u.output), 0)::bigint as output, \
@@ -139,7 +148,36 @@ async fn sum_up(store: &Store, project: &str, hour: DateTime<Utc>) -> Result<boo
           where t.project_id = $1 and t.ts >= $2 and t.ts < $2 + interval '1 hour'
           group by 3, 4, 5"
     );
-    for statement in [FORGET, FORGET_USAGE, FORGET_TRACES, SUM_TRACES, &sum_usage] {
+    let sum_latency = format!(
+        "with durations as (
+             select u.environment, u.date, u.model, l.measure, l.micros, sum(l.count)::bigint as count
+               from traces t cross join lateral {ENTRIES} cross join lateral {DURATIONS}
+              where t.project_id = $1 and t.ts >= $2 and t.ts < $2 + interval '1 hour'
+              group by 1, 2, 3, 4, 5),
+         counted as (
+             select *, count(*) over (partition by environment, date, model, measure) as distinct_values
+               from durations),
+         rounded as (
+             select environment, date, model, measure, sum(count * micros::float8) as total,
+                    min(micros) as least, max(micros) as greatest, sum(count)::bigint as count,
+                    case when distinct_values > {VALUES_MAX} then rounded_micros(micros) else micros end as micros
+               from counted group by 1, 2, 3, 4, 9)
+         insert into latency_hourly (project_id, hour, environment, date, model, measure,
+                total, least, greatest, micros, counts)
+         select $1, $2, environment, date, model, measure, sum(total), min(least), max(greatest),
+                array_agg(micros order by micros),
+                case when max(count) > 1 then array_agg(count order by micros) end
+           from rounded group by 3, 4, 5, 6"
+    );
+    for statement in [
+        FORGET,
+        FORGET_USAGE,
+        FORGET_TRACES,
+        FORGET_LATENCY,
+        SUM_TRACES,
+        &sum_usage,
+        &sum_latency,
+    ] {
         sqlx::query(AssertSqlSafe(statement))
             .bind(project)
             .bind(hour)
@@ -153,6 +191,7 @@ async fn sum_up(store: &Store, project: &str, hour: DateTime<Utc>) -> Result<boo
 const FORGET: &str = "delete from usage_dirty where project_id = $1 and hour = $2";
 const FORGET_USAGE: &str = "delete from usage_hourly where project_id = $1 and hour = $2";
 const FORGET_TRACES: &str = "delete from traces_hourly where project_id = $1 and hour = $2";
+const FORGET_LATENCY: &str = "delete from latency_hourly where project_id = $1 and hour = $2";
 const SUM_TRACES: &str = "
     insert into traces_hourly (project_id, hour, environment, traces)
     select $1, $2, environment, count(*) from traces

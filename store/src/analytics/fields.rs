@@ -92,12 +92,12 @@ const fn distinct(name: &'static str, sql: &'static str) -> Measure {
 }
 
 const COUNT: Measure = number("count", "1");
-const LATENCY: &str = "(extract(epoch from o.end_time - o.start_time) * 1000)::float8";
+const LATENCY: &str = "(date_part('epoch', o.end_time - o.start_time) * 1000)";
 /// Root observations, as lists of version 2 know them.
 const IS_ROOT: &str = "(o.parent_id is null or o.root_rank is not null)";
 const PER_SECOND: [&str; 2] = [
-    "o.total_usage / nullif(extract(epoch from o.end_time - o.start_time)::float8, 0)",
-    "o.output_usage / nullif(extract(epoch from o.end_time - o.start_time)::float8, 0)",
+    "o.total_usage / nullif(date_part('epoch', o.end_time - o.start_time), 0)",
+    "o.output_usage / nullif(date_part('epoch', o.end_time - o.start_time), 0)",
 ];
 
 static TRACES: [Dimension; 9] = [
@@ -207,11 +207,11 @@ static OBSERVATION_MEASURES: [Measure; 20] = [
     number("latency", LATENCY),
     number(
         "streamingLatency",
-        "(extract(epoch from o.end_time - o.completion_start_time) * 1000)::float8",
+        "(date_part('epoch', o.end_time - o.completion_start_time) * 1000)",
     ),
     number(
         "timeToFirstToken",
-        "(extract(epoch from o.completion_start_time - o.start_time) * 1000)::float8",
+        "(date_part('epoch', o.completion_start_time - o.start_time) * 1000)",
     ),
     number("inputTokens", "o.input_usage"),
     number("outputTokens", "o.output_usage"),

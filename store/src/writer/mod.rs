@@ -5,7 +5,7 @@
 //! within [`WriterLimits::admission_wait`] is refused whole.
 //!
 //! - `room`: admission. `flush`: one transaction, from reading to answering.
-//! - `combine` → `known` → `changes` (with `rollup`): what came, what is stored, what differs.
+//! - `combine` → `known` → `changes` (with `rollup`, `durations`): what came, what is stored, what differs.
 //! - `encode` → `insert`, `copy`: documents as rows, rows as bytes.
 //! - `points`: metric points. `logs`: log records. `scores`: scores. `reprice`: stored
 //!   observations at new prices. `partitions`: days that rows need.
@@ -13,6 +13,7 @@
 mod changes;
 mod combine;
 mod copy;
+mod durations;
 mod encode;
 mod flush;
 mod insert;

@@ -9,6 +9,7 @@ use xtrace_model::observation::Level;
 use xtrace_model::price::Priced;
 use xtrace_model::{Observation, time};
 
+use super::durations::Durations;
 use crate::stored::sum_like;
 
 /// What one observation contributes.
@@ -17,6 +18,7 @@ pub(super) struct Part {
     pub(super) id: String,
     start_time: DateTime<Utc>,
     end_time: Option<DateTime<Utc>>,
+    completion_start_time: Option<DateTime<Utc>>,
     level: String,
     environment: String,
     model: Option<String>,
@@ -29,8 +31,8 @@ pub(super) struct Part {
 }
 
 /// The columns of [`Part`].
-pub(super) const PART_COLUMNS: &str = "o.id, o.start_time, o.end_time, o.level, o.environment, o.model, \
-    o.input_usage, o.output_usage, o.total_usage, o.input_cost, o.output_cost, o.total_cost";
+pub(super) const PART_COLUMNS: &str = "o.id, o.start_time, o.end_time, o.completion_start_time, o.level, o.environment, \
+    o.model, o.input_usage, o.output_usage, o.total_usage, o.input_cost, o.output_cost, o.total_cost";
 
 impl Part {
     pub(super) fn of(observation: &Observation, priced: &Priced) -> Self {
@@ -40,6 +42,7 @@ impl Part {
             id: observation.id.as_str().to_owned(),
             start_time: time::to_utc(observation.begins()),
             end_time: observation.ends().map(time::to_utc),
+            completion_start_time: observation.completion_start.copied().map(time::to_utc),
             level: observation.level().name().to_owned(),
             environment: observation.environment().to_owned(),
             model: observation.model.text().map(str::to_owned),
@@ -78,13 +81,15 @@ pub(super) struct Rollup {
 type UsageKey = (NaiveDate, String, Option<String>);
 
 /// What observations of one key used.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Usage {
     observations: i64,
     input: i64,
     output: i64,
     total: i64,
     cost: f64,
+    latency: Durations,
+    first_token: Durations,
 }
 
 /// An entry of the column `usage`.
@@ -103,6 +108,10 @@ struct UsageEntry<'a> {
     total: i64,
     #[serde(skip_serializing_if = "is_free")]
     cost: f64,
+    #[serde(skip_serializing_if = "Durations::is_empty")]
+    latency: &'a Durations,
+    #[serde(skip_serializing_if = "Durations::is_empty")]
+    first_token: &'a Durations,
 }
 
 impl<'a> UsageEntry<'a> {
@@ -116,6 +125,8 @@ impl<'a> UsageEntry<'a> {
             output: usage.output,
             total: usage.total,
             cost: usage.cost,
+            latency: &usage.latency,
+            first_token: &usage.first_token,
         }
     }
 }
@@ -159,6 +170,14 @@ impl Rollup {
         let usage = self.usage.entry(key).or_default();
         usage.observations += 1;
         usage.cost += part.total_cost.unwrap_or(0.0);
+        for (durations, end) in [
+            (&mut usage.latency, part.end_time),
+            (&mut usage.first_token, part.completion_start_time),
+        ] {
+            if let Some(micros) = end.and_then(|end| (end - part.start_time).num_microseconds()) {
+                durations.add(micros);
+            }
+        }
         for (sum, of_model, units) in [
             (&mut self.input_usage, &mut usage.input, part.input_usage),
             (&mut self.output_usage, &mut usage.output, part.output_usage),

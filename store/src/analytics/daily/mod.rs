@@ -1,0 +1,282 @@
+//! Questions about days, models and environments that sums by the hour suffice for: they read
+//! `usage_hourly` and `latency_hourly`, which are a thousandth of the observations.
+//!
+//! Every source is asked for the same: hours that are summed up, hours to be summed up again (from their
+//! traces), and the parts of a day at both ends of the range (from the observations themselves).
+
+mod durations;
+mod usage;
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveTime, Utc};
+use serde_json::{Map, Number, Value};
+use sqlx::{Postgres, QueryBuilder};
+use xtrace_model::{ProjectId, time};
+
+use self::durations::Durations;
+use self::usage::Sums;
+use super::{Aggregation, Granularity, OrderKey, Question, Rows, View};
+use crate::filter::{self, Column};
+use crate::usage::{dirty_hours, hour_of};
+use crate::{Store, StoreError};
+
+/// Shorter ranges are read from the rows themselves.
+const DAYS_MIN: i64 = 3;
+
+/// How a question is answered from sums.
+pub(super) struct Plan {
+    /// Whole days, from the first up to and not including the second.
+    days: (NaiveDate, NaiveDate),
+    /// What each metric is computed of.
+    sources: Vec<Source>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// A sum of [`usage::SUMS`].
+    Sum(usize),
+    /// A measure of [`durations::MEASURES`].
+    Durations(usize, Aggregation),
+}
+
+impl Source {
+    fn of(metric: &super::Metric) -> Option<Self> {
+        let (name, aggregation) = (metric.measure.name, metric.aggregation);
+        if let Some(place) = usage::place(name, aggregation) {
+            return Some(Self::Sum(place));
+        }
+        let place = durations::place(name)?;
+        (aggregation != Aggregation::Uniq).then_some(Self::Durations(place, aggregation))
+    }
+}
+
+/// The way to answer, if sums suffice.
+pub(super) fn plan(question: &Question) -> Option<Plan> {
+    let by_days = !matches!(
+        question.granularity,
+        Some(Granularity::Minute | Granularity::Hour)
+    );
+    if question.view != View::Observations || !by_days || question.metrics.is_empty() {
+        return None;
+    }
+    let known = |sql: &str| matches!(sql, "o.model" | "o.environment");
+    let dimensions = question.dimensions.iter();
+    let conditions = question.conditions.iter();
+    let is_known = dimensions
+        .map(|dimension| dimension.sql)
+        .chain(conditions.map(|condition| condition.column.sql()))
+        .all(known);
+    if !is_known {
+        return None;
+    }
+    let sources = question.metrics.iter().map(Source::of);
+    let sources = sources.collect::<Option<Vec<_>>>()?;
+    let from = question.from.date_naive();
+    let is_midnight = question.from.time() == NaiveTime::MIN;
+    let first = if is_midnight { from } else { from.succ_opt()? };
+    let end = question.to.date_naive();
+    let enough = end.signed_duration_since(first).num_days() >= DAYS_MIN;
+    enough.then_some(Plan {
+        days: (first, end),
+        sources,
+    })
+}
+
+/// What is asked of every source.
+struct Reader<'a> {
+    store: &'a Store,
+    project: &'a ProjectId,
+    question: &'a Question,
+    days: (NaiveDate, NaiveDate),
+    /// Hours that are summed up from their traces.
+    dirty: Vec<DateTime<Utc>>,
+}
+
+impl Reader<'_> {
+    fn push_days(&self, sql: &mut QueryBuilder<Postgres>) {
+        sql.push(" and o.date >= ").push_bind(self.days.0);
+        sql.push(" and o.date < ").push_bind(self.days.1);
+        filter::push_all(sql, &self.question.conditions);
+    }
+
+    fn push_project(&self, sql: &mut QueryBuilder<Postgres>, column: &str) {
+        sql.push(format_args!("{column} = "))
+            .push_bind(self.project.as_str().to_owned());
+    }
+
+    /// ` from` the hours of that table that are right.
+    fn push_clean(&self, sql: &mut QueryBuilder<Postgres>, table: &str) {
+        sql.push(format_args!(" from {table} o where "));
+        self.push_project(sql, "o.project_id");
+        self.push_days(sql);
+        sql.push(" and o.hour <> all(")
+            .push_bind(self.dirty.clone())
+            .push(")");
+    }
+
+    /// ` from` what traces of the other hours say, which `entries` makes rows of.
+    fn push_dirty(&self, sql: &mut QueryBuilder<Postgres>, columns: &str, entries: &str) {
+        sql.push(format_args!(" from (select {columns} from unnest("));
+        sql.push_bind(self.dirty.clone());
+        sql.push(
+            "::timestamptz[]) h(hour)
+               join traces t on t.ts >= h.hour and t.ts < h.hour + interval '1 hour' cross join lateral ",
+        );
+        sql.push(entries).push(" where ");
+        self.push_project(sql, "t.project_id");
+        sql.push(") o where true");
+        self.push_days(sql);
+    }
+
+    /// ` from` the observations of parts of a day.
+    fn push_edges(&self, sql: &mut QueryBuilder<Postgres>) {
+        let midnight = |date: NaiveDate| date.and_time(NaiveTime::MIN).and_utc();
+        sql.push(" from observations o where ");
+        self.push_project(sql, "o.project_id");
+        sql.push(" and (o.start_time >= ")
+            .push_bind(self.question.from);
+        sql.push(" and o.start_time < ")
+            .push_bind(midnight(self.days.0));
+        sql.push(" or o.start_time >= ")
+            .push_bind(midnight(self.days.1));
+        sql.push(" and o.start_time <= ")
+            .push_bind(self.question.to)
+            .push(")");
+        filter::push_all(sql, &self.question.conditions);
+    }
+
+    /// What a row of that date, environment and model adds to.
+    fn key(&self, date: NaiveDate, environment: &str, model: Option<&str>) -> Key {
+        let value = |sql: &str| match sql {
+            "o.model" => model.map(str::to_owned),
+            _ => Some(environment.to_owned()),
+        };
+        let dimensions = self.question.dimensions.iter();
+        let bucket = self
+            .question
+            .granularity
+            .map(|granularity| match granularity {
+                Granularity::Week => {
+                    let days = u64::from(date.weekday().num_days_from_monday());
+                    date.checked_sub_days(Days::new(days)).unwrap_or(date)
+                }
+                Granularity::Month => date.with_day(1).unwrap_or(date),
+                _ => date,
+            });
+        (
+            dimensions.map(|dimension| value(dimension.sql)).collect(),
+            bucket,
+        )
+    }
+}
+
+/// Dimensions as texts, and the bucket.
+type Key = (Vec<Option<String>>, Option<NaiveDate>);
+
+/// What was found of a key.
+#[derive(Default)]
+struct Found {
+    sums: Sums,
+    durations: [Durations; durations::MEASURES.len()],
+}
+
+/// Adds up clean hours, dirty ones, and the parts of a day at both ends.
+pub(super) async fn answer(
+    store: &Store,
+    project: &ProjectId,
+    question: &Question,
+    plan: &Plan,
+) -> Result<Rows, StoreError> {
+    let open = |end| hour_of(time::to_utc(end));
+    let (earliest, latest) = (open(time::EARLIEST), open(time::LATEST));
+    let reader = Reader {
+        store,
+        project,
+        question,
+        days: plan.days,
+        dirty: dirty_hours(store, project, earliest, latest).await?,
+    };
+    let mut found: BTreeMap<Key, Found> = BTreeMap::new();
+    usage::read(&reader, &mut found).await?;
+    for place in 0..durations::MEASURES.len() {
+        let is_asked = |source: &Source| matches!(source, Source::Durations(of, _) if *of == place);
+        if plan.sources.iter().any(is_asked) {
+            durations::read(&reader, place, &mut found).await?;
+        }
+    }
+    Ok(rows(question, plan, found))
+}
+
+/// Keys, and a value of each metric.
+type Row = (Key, Vec<Value>);
+
+fn rows(question: &Question, plan: &Plan, mut found: BTreeMap<Key, Found>) -> Rows {
+    // Without dimensions there is a row even if nothing was found.
+    if question.dimensions.is_empty() && question.granularity.is_none() {
+        found.entry((Vec::new(), None)).or_default();
+    }
+    let computed = |(key, mut found): (Key, Found)| {
+        let values = plan.sources.iter().map(|source| match source {
+            Source::Sum(place) => number(found.sums[*place]),
+            Source::Durations(place, aggregation) => {
+                found.durations[*place].aggregate(*aggregation, question.bins)
+            }
+        });
+        let values = values.collect();
+        (key, values)
+    };
+    let mut rows: Vec<Row> = found.into_iter().map(computed).collect();
+    rows.sort_by(|a, b| compare(question, a, b));
+    let limit = usize::try_from(question.limit).unwrap_or(usize::MAX);
+    let shown = |((dimensions, bucket), values): Row| {
+        let mut row = Map::new();
+        for (dimension, value) in question.dimensions.iter().zip(dimensions) {
+            row.insert(dimension.name.to_owned(), value.into());
+        }
+        if let Some(bucket) = bucket {
+            row.insert("time_dimension".to_owned(), bucket.to_string().into());
+        }
+        for (metric, value) in question.metrics.iter().zip(values) {
+            row.insert(metric.name(), value);
+        }
+        row
+    };
+    rows.into_iter().take(limit).map(shown).collect()
+}
+
+/// Whole numbers without a point.
+fn number(value: f64) -> Value {
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole")]
+    if value.fract() == 0.0 && value.abs() < 9e15 {
+        return Value::from(value as i64);
+    }
+    Number::from_f64(value).map_or(Value::Null, Value::Number)
+}
+
+fn compare(question: &Question, a: &Row, b: &Row) -> Ordering {
+    let missing_last = |value: &Option<String>| (value.is_none(), value.clone());
+    for (key, descends) in &question.order {
+        let order = match key {
+            OrderKey::Dimension(place) => {
+                missing_last(&a.0.0[*place]).cmp(&missing_last(&b.0.0[*place]))
+            }
+            OrderKey::Time => a.0.1.cmp(&b.0.1),
+            OrderKey::Metric(place) => {
+                match (a.1[*place].as_f64(), b.1[*place].as_f64()) {
+                    (Some(a), Some(b)) => a.total_cmp(&b),
+                    // Nothing comes last, whichever way.
+                    (a, b) if *descends => a.is_none().cmp(&b.is_none()).reverse(),
+                    (a, b) => a.is_none().cmp(&b.is_none()),
+                }
+            }
+        };
+        let order = if *descends { order.reverse() } else { order };
+        if order.is_ne() {
+            return order;
+        }
+    }
+    let dimensions = |key: &Key| key.0.iter().map(missing_last).collect::<Vec<_>>();
+    dimensions(&a.0).cmp(&dimensions(&b.0))
+}
