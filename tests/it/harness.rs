@@ -242,10 +242,15 @@ pub(crate) fn free_port() -> u16 {
 
 /// Sends a request; status and body (null if it is no JSON).
 pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
-    let response = request.send().await.unwrap();
+    let (client, request) = request.build_split();
+    let request = request.unwrap();
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let response = client.execute(request).await.unwrap();
     let status = response.status();
     let body = response.bytes().await.unwrap();
-    (status, serde_json::from_slice(&body).unwrap_or_default())
+    let body = serde_json::from_slice(&body).unwrap_or_default();
+    crate::official::check(&method, &path, status, &body);
+    (status, body)
 }
 
 /// A new, empty database in the run's Postgres.

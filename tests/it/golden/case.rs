@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{compare, protobuf, rows};
 use crate::harness::{Keys, Xtrace};
+use crate::official;
 
 /// A request of a case.
 #[derive(Clone)]
@@ -216,7 +217,7 @@ impl Request {
             request = request.basic_auth(&keys.public, Some(&keys.secret));
         }
         let response = request.send().await.unwrap();
-        let status = response.status().as_u16();
+        let status = response.status();
         let header = |name: &str| {
             let value = response.headers().get(name)?;
             Some(value.to_str().unwrap().to_owned())
@@ -224,10 +225,12 @@ impl Request {
         let (content_type, retry_after) = (header("content-type"), header("retry-after"));
         let bytes = response.bytes().await.unwrap();
         let body = match content_type.as_deref() {
-            Some("application/x-protobuf") => protobuf::answer_to_json(status, &bytes),
+            Some("application/x-protobuf") => protobuf::answer_to_json(status.as_u16(), &bytes),
             _ => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
         };
-        let mut answer = json!({"status": status, "body": body});
+        let path = self.path.split('?').next().unwrap_or_default();
+        official::check(&self.method, path, status, &body);
+        let mut answer = json!({"status": status.as_u16(), "body": body});
         if let Some(seconds) = retry_after {
             answer["retryAfter"] = seconds.into();
         }
