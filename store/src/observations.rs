@@ -199,24 +199,27 @@ pub async fn find(
     Ok(sql.build_query_as().fetch_optional(store.read()).await?)
 }
 
-/// The traces of the observations of these ids; of several of one id, that which began last.
+/// The traces of the observations of these ids that begin in that range, in order of their start.
 pub async fn traces_of(
     store: &Store,
     project: &ProjectId,
     ids: &[String],
+    range: Option<(DateTime<Utc>, DateTime<Utc>)>,
 ) -> Result<Vec<(String, String)>, StoreError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let found = sqlx::query_as(
-        "select id, trace_id from observations where project_id = $1 and id = any($2)
-          order by start_time, trace_id",
-    )
-    .bind(project.as_str())
-    .bind(ids)
-    .fetch_all(store.write())
-    .await?;
-    Ok(found)
+    let mut sql = QueryBuilder::new("select id, trace_id from observations where project_id = ");
+    sql.push_bind(project.as_str())
+        .push(" and id = any(")
+        .push_bind(ids)
+        .push(")");
+    if let Some((from, to)) = range {
+        sql.push(" and start_time between ").push_bind(from);
+        sql.push(" and ").push_bind(to);
+    }
+    sql.push(" order by start_time, trace_id");
+    Ok(sql.build_query_as().fetch_all(store.write()).await?)
 }
 
 /// Bytes of input and output of a trace's observations.

@@ -1,32 +1,88 @@
-//! Updates that came before their observation was created, in a request of its own: they name no trace, so they
-//! lie in one of their own id until somebody names it. Looked for after the commit, so that of two requests at
-//! once the one that commits last sees what the other wrote.
+//! Which trace an observation is of. The one it is stored in stays its trace, whatever a later event names; else
+//! the one that its earliest event names.
+//!
+//! Updates that came before their observation was created, in a request of its own, may name none: they lie
+//! in a trace of their own id until somebody names it. That is looked for after the commit, so that of two
+//! requests at once the one that commits last sees what the other wrote.
 
 use std::collections::HashMap;
 
-use xtrace_model::{Batch, ProjectId, TraceId};
+use xtrace_model::{Batch, Micros, ProjectId, TraceId, time};
 use xtrace_store::{StoreError, homeless, observations};
 
+use super::observation::ObservationPart;
 use crate::Compat;
 
 /// Tries again when more of an observation comes while it moves.
 const ATTEMPTS: usize = 5;
+/// An observation that is named with a trace is looked for this long before and after it begins.
+const REACH: Micros = 2 * time::DAY;
 
-/// What a batch said of homes.
+/// The traces of a batch's observations.
 pub(super) struct Homes {
-    pub(super) project: ProjectId,
-    /// The trace of each observation that names one.
-    pub(super) named: HashMap<String, String>,
+    project: ProjectId,
+    /// The trace of each observation that has one.
+    named: HashMap<String, String>,
     /// Observations that no trace was found for.
-    pub(super) unnamed: Vec<String>,
+    unnamed: Vec<String>,
 }
 
 impl Homes {
+    /// Looks for what is stored, and else takes what the parts say.
+    pub(super) async fn of(
+        compat: &Compat,
+        project: &ProjectId,
+        parts: &[ObservationPart],
+    ) -> Result<Self, StoreError> {
+        let mut homes = Self {
+            project: project.clone(),
+            named: earliest_named(parts),
+            unnamed: Vec::new(),
+        };
+        let (named, unnamed): (Vec<_>, Vec<_>) = parts
+            .iter()
+            .partition(|part| homes.named.contains_key(&part.id));
+        let ids = |parts: &[&ObservationPart]| parts.iter().map(|part| part.id.clone()).collect();
+        let (named_ids, mut unnamed_ids): (Vec<String>, Vec<String>) = (ids(&named), ids(&unnamed));
+        let begins = named.iter().map(|part| part.begins());
+        let extent = begins.clone().min().zip(begins.max());
+        let around = extent.map(|(first, last)| {
+            let (from, to) = (first.saturating_sub(REACH), last.saturating_add(REACH));
+            (time::to_utc(from), time::to_utc(to))
+        });
+        let mut stored: HashMap<String, Vec<String>> = HashMap::new();
+        let found = observations::traces_of(&compat.store, project, &named_ids, around).await?;
+        for (id, trace) in found {
+            stored.entry(id).or_default().push(trace);
+        }
+        for (id, mut traces) in stored {
+            // What lies in a trace of its own id may be waiting for a home.
+            traces.retain(|trace| *trace != id);
+            let is_there = homes
+                .named
+                .get(&id)
+                .is_some_and(|named| traces.contains(named));
+            if let Some(trace) = traces.pop().filter(|_| !is_there) {
+                homes.named.insert(id, trace);
+            }
+        }
+        let found = observations::traces_of(&compat.store, project, &unnamed_ids, None).await?;
+        homes.named.extend(found);
+        unnamed_ids.retain(|id| !homes.named.contains_key(id));
+        homes.unnamed = unnamed_ids;
+        Ok(homes)
+    }
+
+    /// The trace of an observation.
+    pub(super) fn trace_of(&self, part: &ObservationPart) -> String {
+        self.named.get(&part.id).unwrap_or(&part.id).clone()
+    }
+
     /// Moves observations whose trace is known by now.
     pub(super) async fn settle(mut self, compat: &Compat) -> Result<(), StoreError> {
         if !self.unnamed.is_empty() {
             let found =
-                observations::traces_of(&compat.store, &self.project, &self.unnamed).await?;
+                observations::traces_of(&compat.store, &self.project, &self.unnamed, None).await?;
             self.named
                 .extend(found.into_iter().filter(|(id, trace)| id != trace));
         }
@@ -58,4 +114,21 @@ impl Homes {
         }
         Ok(())
     }
+}
+
+/// The trace that the earliest event of each observation names, if one does.
+fn earliest_named(parts: &[ObservationPart]) -> HashMap<String, String> {
+    let mut found: HashMap<&str, (Micros, &str)> = HashMap::new();
+    for part in parts {
+        let Some(trace) = &part.trace_id else {
+            continue;
+        };
+        let named = (part.told(), trace.as_str());
+        let known = found.entry(&part.id).or_insert(named);
+        if named.0 < known.0 {
+            *known = named;
+        }
+    }
+    let owned = |(id, (_, trace)): (&str, (Micros, &str))| (id.to_owned(), trace.to_owned());
+    found.into_iter().map(owned).collect()
 }

@@ -1,7 +1,7 @@
 //! `POST /ingestion`: batches of events, each answered on its own.
 //!
 //! - `event`: an event's envelope. `legacy`: requests of one event. `homes`: the traces of
-//!   observations that named none. `observation`, `trace`, `usage`: bodies as parts of documents; scores
+//!   observations. `observation`, `trace`, `usage`: bodies as parts of documents; scores
 //!   are those of [`crate::scores::create`].
 
 mod event;
@@ -10,8 +10,6 @@ pub(crate) mod legacy;
 mod observation;
 mod trace;
 mod usage;
-
-use std::collections::HashMap;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -25,7 +23,7 @@ use serde_json::{Value, json};
 use xtrace_model::caller::ScoreWriter;
 use xtrace_model::text::repair_json;
 use xtrace_model::{AuthFailure, Authentication, Batch, ProjectId, Trace, time};
-use xtrace_store::{StoreError, observations};
+use xtrace_store::StoreError;
 
 use crate::Compat;
 use crate::body::{Issue, Object};
@@ -176,10 +174,7 @@ async fn ingest(compat: &Compat, sender: Sender, body: &[u8]) -> Result<Outcomes
 struct Parts {
     batch: Batch,
     scores: Vec<ScoreBody>,
-    /// Observations that name no trace yet.
-    homeless: Vec<ObservationPart>,
-    /// The trace of each observation of this batch that names one.
-    homes: HashMap<String, String>,
+    observations: Vec<ObservationPart>,
 }
 
 impl Parts {
@@ -187,8 +182,7 @@ impl Parts {
         Self {
             batch: Batch::new(project),
             scores: Vec::new(),
-            homeless: Vec::new(),
-            homes: HashMap::new(),
+            observations: Vec::new(),
         }
     }
 
@@ -207,40 +201,18 @@ impl Parts {
             EventKind::Observation { .. } => {
                 let part = ObservationPart::parse(event)?;
                 self.batch.bytes += event.bytes + 3000;
-                match part.trace_id.clone() {
-                    Some(trace) => {
-                        self.homes.insert(part.id.clone(), trace.clone());
-                        part.put(trace, &mut self.batch)?;
-                    }
-                    None => self.homeless.push(part),
-                }
+                self.observations.push(part);
             }
             EventKind::Log => {}
         }
         Ok(())
     }
 
-    /// Finds the traces of those that name none: where their observation is, in this batch or in the
-    /// store; else a trace of their own id.
+    /// Finds the traces of observations, and which scores keep to their configurations.
     async fn into_batch(mut self, compat: &Compat) -> Result<(Batch, Homes), StoreError> {
-        let mut unnamed = Vec::new();
-        if !self.homeless.is_empty() {
-            let unknown: Vec<String> = self
-                .homeless
-                .iter()
-                .filter(|part| !self.homes.contains_key(&part.id))
-                .map(|part| part.id.clone())
-                .collect();
-            let known =
-                observations::traces_of(&compat.store, &self.batch.project, &unknown).await?;
-            self.homes.extend(known);
-        }
-        for part in std::mem::take(&mut self.homeless) {
-            let home = self.homes.get(&part.id);
-            if home.is_none() {
-                unnamed.push(part.id.clone());
-            }
-            let trace = home.unwrap_or(&part.id).clone();
+        let homes = Homes::of(compat, &self.batch.project, &self.observations).await?;
+        for part in self.observations {
+            let trace = homes.trace_of(&part);
             // Its ids were checked when it was parsed.
             let _ = part.put(trace, &mut self.batch);
         }
@@ -258,11 +230,6 @@ impl Parts {
                 }
             }
         }
-        let homes = Homes {
-            project: self.batch.project.clone(),
-            named: self.homes,
-            unnamed,
-        };
         Ok((self.batch, homes))
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use xtrace_model::observation::{Kind, Level};
-use xtrace_model::{Batch, Observation, ObservationId, Register, Trace, TraceId, json};
+use xtrace_model::{Batch, Micros, Observation, ObservationId, Register, Trace, TraceId, json};
 
 use super::event::{Event, EventKind, When, check_id};
 use super::trace::{environment_of, metadata, nullable};
@@ -61,6 +61,16 @@ impl ObservationPart {
             document,
             when,
         })
+    }
+
+    /// When its observation begins, as far as it says.
+    pub(super) fn begins(&self) -> Micros {
+        self.document.begins()
+    }
+
+    /// When it was told.
+    pub(super) fn told(&self) -> Micros {
+        self.when.time
     }
 
     /// Adds it to a batch, as an observation of this trace.

@@ -485,3 +485,54 @@ async fn the_first_clients_send_one_thing_a_request() {
         assert!(body["message"].is_string(), "{path}: {body}");
     }
 }
+
+/// Trap 12: what an observation is stored under is its trace for good, whatever a later event names.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_observation_stays_in_its_trace() {
+    let xtrace = Xtrace::start().await;
+    let span = |second, kind: &str, trace: &str, name: &str| {
+        let body = json!({"id": "o", "traceId": trace, "name": name});
+        event(name, second, kind, body)
+    };
+    ingest(&xtrace, json!([span(1, "span-create", "first", "made")])).await;
+    ingest(&xtrace, json!([span(2, "span-update", "second", "ended")])).await;
+    ingest(
+        &xtrace,
+        json!([span(3, "span-create", "third", "made again")]),
+    )
+    .await;
+    let (_, found) = xtrace.get("/api/public/observations").await;
+    assert_eq!(found["meta"]["totalItems"], 1, "{found}");
+    assert_eq!(found["data"][0]["traceId"], "first");
+    assert_eq!(found["data"][0]["name"], "made again");
+    // Of events that come together, the earliest names it.
+    let other = |second, trace: &str| {
+        let body = json!({"id": "p", "traceId": trace});
+        event(trace, second, "span-update", body)
+    };
+    ingest(
+        &xtrace,
+        json!([other(5, "late"), other(4, "early"), other(6, "later")]),
+    )
+    .await;
+    let (_, found) = xtrace.get("/api/public/observations/p").await;
+    assert_eq!(found["traceId"], "early");
+    // Spans say which trace they are of: the same id in two of them is two observations, and each stays.
+    let batch = |trace: &str| json!({"observations": [{"id": "q", "traceId": trace}]});
+    for trace in ["one", "two"] {
+        assert_eq!(
+            xtrace.post("/v1/l/batch", &batch(trace)).await.0,
+            StatusCode::OK
+        );
+    }
+    let body = json!({"id": "q", "traceId": "one", "name": "of one"});
+    let now = chrono::Utc::now().to_rfc3339();
+    let update = json!({"id": "e", "timestamp": now, "type": "span-update", "body": body});
+    ingest(&xtrace, json!([update])).await;
+    let named = trace(&xtrace, "one").await;
+    assert_eq!(named["observations"][0]["name"], "of one");
+    assert_eq!(
+        trace(&xtrace, "two").await["observations"][0]["name"],
+        Value::Null
+    );
+}
