@@ -42,7 +42,8 @@ async fn python(major: u32, file: &str, capabilities: usize) {
     check(&format!("python-{major}"), &mut python, capabilities).await;
 }
 
-async fn javascript(major: u32, file: &str, capabilities: usize) {
+/// A script of the JS SDK of that major.
+fn node(major: u32, file: &str) -> Command {
     // Modules are found beside the script.
     let modules = program(&format!("langfuse-js-{major}/node_modules"));
     let dir = modules.parent().unwrap();
@@ -52,7 +53,11 @@ async fn javascript(major: u32, file: &str, capabilities: usize) {
     let mut node = Command::new("node");
     node.arg(dir.join(file))
         .env("LANGFUSE_MAJOR", major.to_string());
-    check(&format!("js-{major}"), &mut node, capabilities).await;
+    node
+}
+
+async fn javascript(major: u32, file: &str, capabilities: usize) {
+    check(&format!("js-{major}"), &mut node(major, file), capabilities).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,19 +141,17 @@ async fn the_litellm_callback_tells_of_its_calls() {
 }
 
 /// An SDK goes on while the server is killed and comes back; what it sent is there.
-async fn survives_a_restart(major: u32) {
+async fn survives_a_restart(mut client: Command) {
     const COUNT: i64 = 100;
     let (database, address) = (new_database().await, format!("127.0.0.1:{}", free_port()));
     let first = SeparateXtrace::start_at(&address, &database, &[]).await;
-    let mut python = Command::new(program(&format!("langfuse-{major}/bin/python")));
-    python
-        .arg(script("langfuse-python/restart.py"))
+    client
         .arg(COUNT.to_string())
         .env("LANGFUSE_HOST", &first.url)
         .env("LANGFUSE_BASE_URL", &first.url)
         .env("LANGFUSE_PUBLIC_KEY", PUBLIC_KEY)
         .env("LANGFUSE_SECRET_KEY", SECRET_KEY);
-    let client = tokio::spawn(async move { run(&mut python).await });
+    let client = tokio::spawn(async move { run(&mut client).await });
     let mut sql = PgConnection::connect(&database).await.unwrap();
     let mut stored = async || {
         sqlx::query_scalar::<_, i64>("select count(*) from traces where name = 'restarted'")
@@ -178,6 +181,11 @@ async fn survives_a_restart(major: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_sdks_send_is_lost_in_a_restart() {
     for major in [2, 3, 4, 5] {
-        survives_a_restart(major).await;
+        let mut python = Command::new(program(&format!("langfuse-{major}/bin/python")));
+        python.arg(script("langfuse-python/restart.py"));
+        survives_a_restart(python).await;
+    }
+    for major in [3, 4, 5] {
+        survives_a_restart(node(major, "restart.mjs")).await;
     }
 }
