@@ -199,27 +199,26 @@ pub async fn find(
     Ok(sql.build_query_as().fetch_optional(store.read()).await?)
 }
 
-/// The traces of the observations of these ids that begin in that range, in order of their start.
+/// The traces of the observations of these ids, in order of their start.
 pub async fn traces_of(
     store: &Store,
     project: &ProjectId,
     ids: &[String],
-    range: Option<(DateTime<Utc>, DateTime<Utc>)>,
 ) -> Result<Vec<(String, String)>, StoreError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let mut sql = QueryBuilder::new("select id, trace_id from observations where project_id = ");
-    sql.push_bind(project.as_str())
-        .push(" and id = any(")
-        .push_bind(ids)
-        .push(")");
-    if let Some((from, to)) = range {
-        sql.push(" and start_time between ").push_bind(from);
-        sql.push(" and ").push_bind(to);
-    }
-    sql.push(" order by start_time, trace_id");
-    Ok(sql.build_query_as().fetch_all(store.write()).await?)
+    // No index is to be found by the project: in a partition that was never analysed, one that begins with it
+    // looks as good as that of ids, and reads all of it.
+    let found = sqlx::query_as(
+        "select id, trace_id from observations where project_id || '' = $1 and id = any($2)
+          order by start_time, trace_id",
+    )
+    .bind(project.as_str())
+    .bind(ids)
+    .fetch_all(store.write())
+    .await?;
+    Ok(found)
 }
 
 /// Bytes of input and output of a trace's observations.

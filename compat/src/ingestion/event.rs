@@ -98,7 +98,7 @@ pub(super) struct Event<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct When {
     pub(crate) time: Micros,
-    is_update: bool,
+    pub(super) is_update: bool,
     hash: u64,
 }
 

@@ -1,13 +1,13 @@
-//! Which trace an observation is of. The one it is stored in stays its trace, whatever a later event names; else
-//! the one that its earliest event names.
+//! Which trace an observation is of. The one it is stored in stays its trace, whatever a later update names; else
+//! the one that its earliest event names. Creations are not looked up: they would cost every batch dearly.
 //!
 //! Updates that came before their observation was created, in a request of its own, may name none: they lie
 //! in a trace of their own id until somebody names it. That is looked for after the commit, so that of two
 //! requests at once the one that commits last sees what the other wrote.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use xtrace_model::{Batch, Micros, ProjectId, TraceId, time};
+use xtrace_model::{Batch, Micros, ProjectId, TraceId};
 use xtrace_store::{StoreError, homeless, observations};
 
 use super::observation::ObservationPart;
@@ -15,8 +15,6 @@ use crate::Compat;
 
 /// Tries again when more of an observation comes while it moves.
 const ATTEMPTS: usize = 5;
-/// An observation that is named with a trace is looked for this long before and after it begins.
-const REACH: Micros = 2 * time::DAY;
 
 /// The traces of a batch's observations.
 pub(super) struct Homes {
@@ -39,37 +37,34 @@ impl Homes {
             named: earliest_named(parts),
             unnamed: Vec::new(),
         };
-        let (named, unnamed): (Vec<_>, Vec<_>) = parts
-            .iter()
-            .partition(|part| homes.named.contains_key(&part.id));
-        let ids = |parts: &[&ObservationPart]| parts.iter().map(|part| part.id.clone()).collect();
-        let (named_ids, mut unnamed_ids): (Vec<String>, Vec<String>) = (ids(&named), ids(&unnamed));
-        let begins = named.iter().map(|part| part.begins());
-        let extent = begins.clone().min().zip(begins.max());
-        let around = extent.map(|(first, last)| {
-            let (from, to) = (first.saturating_sub(REACH), last.saturating_add(REACH));
-            (time::to_utc(from), time::to_utc(to))
-        });
+        let creations = parts.iter().filter(|part| !part.is_update());
+        let created: HashSet<&str> = creations.map(|part| part.id.as_str()).collect();
+        let is_asked = |part: &&ObservationPart| {
+            let is_named = homes.named.contains_key(&part.id);
+            !is_named || part.is_update() && !created.contains(part.id.as_str())
+        };
+        let asked: BTreeSet<String> = (parts.iter().filter(is_asked))
+            .map(|part| part.id.clone())
+            .collect();
+        let asked: Vec<String> = asked.into_iter().collect();
         let mut stored: HashMap<String, Vec<String>> = HashMap::new();
-        let found = observations::traces_of(&compat.store, project, &named_ids, around).await?;
-        for (id, trace) in found {
+        for (id, trace) in observations::traces_of(&compat.store, project, &asked).await? {
             stored.entry(id).or_default().push(trace);
         }
         for (id, mut traces) in stored {
-            // What lies in a trace of its own id may be waiting for a home.
-            traces.retain(|trace| *trace != id);
-            let is_there = homes
-                .named
-                .get(&id)
-                .is_some_and(|named| traces.contains(named));
-            if let Some(trace) = traces.pop().filter(|_| !is_there) {
+            if let Some(named) = homes.named.get(&id) {
+                // What lies in a trace of its own id may be waiting for a home.
+                traces.retain(|trace| *trace != id);
+                if traces.contains(named) {
+                    continue;
+                }
+            }
+            if let Some(trace) = traces.pop() {
                 homes.named.insert(id, trace);
             }
         }
-        let found = observations::traces_of(&compat.store, project, &unnamed_ids, None).await?;
-        homes.named.extend(found);
-        unnamed_ids.retain(|id| !homes.named.contains_key(id));
-        homes.unnamed = unnamed_ids;
+        homes.unnamed = asked;
+        homes.unnamed.retain(|id| !homes.named.contains_key(id));
         Ok(homes)
     }
 
@@ -82,7 +77,7 @@ impl Homes {
     pub(super) async fn settle(mut self, compat: &Compat) -> Result<(), StoreError> {
         if !self.unnamed.is_empty() {
             let found =
-                observations::traces_of(&compat.store, &self.project, &self.unnamed, None).await?;
+                observations::traces_of(&compat.store, &self.project, &self.unnamed).await?;
             self.named
                 .extend(found.into_iter().filter(|(id, trace)| id != trace));
         }

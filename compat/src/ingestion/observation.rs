@@ -63,9 +63,9 @@ impl ObservationPart {
         })
     }
 
-    /// When its observation begins, as far as it says.
-    pub(super) fn begins(&self) -> Micros {
-        self.document.begins()
+    /// Whether an update told it.
+    pub(super) fn is_update(&self) -> bool {
+        self.when.is_update
     }
 
     /// When it was told.

@@ -498,13 +498,13 @@ async fn an_observation_stays_in_its_trace() {
     ingest(&xtrace, json!([span(2, "span-update", "second", "ended")])).await;
     ingest(
         &xtrace,
-        json!([span(3, "span-create", "third", "made again")]),
+        json!([span(3, "span-update", "third", "ended again")]),
     )
     .await;
     let (_, found) = xtrace.get("/api/public/observations").await;
     assert_eq!(found["meta"]["totalItems"], 1, "{found}");
     assert_eq!(found["data"][0]["traceId"], "first");
-    assert_eq!(found["data"][0]["name"], "made again");
+    assert_eq!(found["data"][0]["name"], "ended again");
     // Of events that come together, the earliest names it.
     let other = |second, trace: &str| {
         let body = json!({"id": "p", "traceId": trace});
