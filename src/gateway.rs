@@ -1,6 +1,7 @@
 //! What handlers share: cheap clones of handles, built once in `server.rs`.
 
 use xtrace_compat::MediaSettings;
+use xtrace_store::metrics::SeriesLimits;
 use xtrace_store::{Store, Writer};
 
 use crate::auth::Authenticator;
@@ -19,6 +20,8 @@ pub struct Gateway {
     pub authenticator: Authenticator,
     /// How often they may read.
     pub read_limiter: ReadLimiter,
+    /// How many series there may be.
+    pub series_limits: SeriesLimits,
     /// How much they may send.
     pub body_limits: BodyLimits,
     /// How media are kept.

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use xtrace_model::ProjectId;
 use xtrace_store::{
-    Options, Store, StoreError, Writer, WriterLimits, keys, maintenance, projects, usage,
+    Options, Store, StoreError, Writer, WriterLimits, keys, maintenance, metrics, projects, usage,
 };
 
 use crate::auth::Authenticator;
@@ -139,6 +139,7 @@ impl Server {
             writer: writer.clone(),
             authenticator: Authenticator::new(store.clone(), &secrets.api_token, project.clone()),
             read_limiter: ReadLimiter::new(config.reads_per_second(), config.rate_limit_burst),
+            series_limits: config.series_limits(),
             body_limits: BodyLimits::new(config.body_bytes_max),
             supplements: Supplements::default(),
             media: config.media(),
@@ -270,7 +271,7 @@ async fn prepare(
                     tokio::time::sleep(PAUSE).await;
                 }
                 tracing::info!("the database is there");
-                keep_up(store, writer, retention).await;
+                Box::pin(keep_up(store, writer, retention)).await;
             }));
         }
         Err(error) => return Err(error).context("the database can't be used"),
@@ -282,6 +283,7 @@ async fn prepare(
 async fn keep_up(store: Store, writer: Writer, retention: maintenance::Retention) {
     tokio::join!(
         usage::run(store.clone()),
+        metrics::compact::run(store.clone()),
         otlp::add_supplements(store.clone(), writer),
         maintenance::run(store, retention)
     );

@@ -1,5 +1,6 @@
 //! What one request contributes: the currency of the write path.
 
+use crate::metric::{Exemplar, Series};
 use crate::{LogRecord, MetricPoint, Observation, ProjectId, Score, Trace};
 
 /// The rows of one request; they are committed together or not at all.
@@ -13,6 +14,10 @@ pub struct Batch {
     pub observations: Vec<Observation>,
     /// Metric points.
     pub points: Vec<MetricPoint>,
+    /// Series that points are of, as far as the dictionary may lack them.
+    pub series: Vec<Series>,
+    /// Exemplars of points.
+    pub exemplars: Vec<Exemplar>,
     /// Log records.
     pub logs: Vec<LogRecord>,
     /// Parts of scores.
@@ -29,6 +34,8 @@ impl Batch {
             traces: Vec::new(),
             observations: Vec::new(),
             points: Vec::new(),
+            series: Vec::new(),
+            exemplars: Vec::new(),
             logs: Vec::new(),
             scores: Vec::new(),
             bytes: 0,
@@ -48,17 +55,20 @@ impl Batch {
             traces: self.traces.split_off(traces),
             observations: self.observations.split_off(observations),
             points: self.points.split_off(points),
+            // Of no harm where they are not needed.
+            series: self.series.clone(),
+            exemplars: self.exemplars.clone(),
             logs: self.logs.split_off(logs),
             scores: self.scores.split_off(scores),
             bytes: self.bytes,
         }
     }
 
-    /// Ids of its traces, observations, log records and scores, and names of its points' series.
+    /// Ids of its traces, observations, log records and scores, and names of its series.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         let traces = self.traces.iter().map(|trace| trace.id.as_str());
         let observations = self.observations.iter().map(|one| one.id.as_str());
-        let points = self.points.iter().map(|point| point.series.name.as_str());
+        let points = self.series.iter().map(|series| series.name.as_str());
         let logs = self.logs.iter().map(|record| record.id.as_str());
         let scores = self.scores.iter().map(|score| score.id.as_str());
         traces

@@ -7,7 +7,8 @@ use axum::extract::{Extension, RawQuery, State};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use xtrace_model::Authentication;
-use xtrace_store::metrics::{self, Aggregation, Bucket, MetricsQuery};
+use xtrace_store::metrics::series::{self, Selector};
+use xtrace_store::metrics::{self, Aggregation, Answer, AnswerExemplar, MetricsQuery, derived};
 
 use super::error::ApiError;
 use super::parameters::{Parameters, bad};
@@ -19,7 +20,10 @@ pub async fn names(
     Extension(caller): Extension<Authentication>,
 ) -> Result<Json<Value>, ApiError> {
     let caller = caller.map_err(ApiError::Auth)?;
-    let names = metrics::names(&gateway.store, &caller.project).await?;
+    let mut names = series::names(&gateway.store, &caller.project).await?;
+    names.extend(derived::names(&gateway.store, &caller.project).await?);
+    names.sort();
+    names.dedup();
     Ok(Json(json!({"data": names})))
 }
 
@@ -38,8 +42,8 @@ pub async fn query(
         return Err(ApiError::Forbidden("project"));
     }
     let query = parameters.to_query(Utc::now())?;
-    let buckets = metrics::query(&gateway.store, &caller.project, &query).await?;
-    Ok(Json(answer(&buckets)))
+    let answer = metrics::query(&gateway.store, &caller.project, &query).await?;
+    Ok(Json(to_json(&answer, query.exemplars)))
 }
 
 impl Parameters {
@@ -61,11 +65,14 @@ impl Parameters {
         })?;
         let step = self.text("step").unwrap_or("1m");
         Ok(MetricsQuery {
-            name,
+            selector: Selector {
+                name,
+                labels: self.labels()?,
+                environment: self.text("environment").map(str::to_owned),
+            },
             from,
             to,
-            labels: self.labels()?,
-            environment: self.text("environment").map(str::to_owned),
+            exemplars: self.flag("exemplars")?,
             step_s: parse_step(step).ok_or_else(|| {
                 bad(
                     "step",
@@ -116,24 +123,44 @@ fn parse_step(text: &str) -> Option<i64> {
     (1..=SECONDS_MAX).contains(&seconds).then_some(seconds)
 }
 
-/// Buckets come series by series.
-fn answer(buckets: &[Bucket]) -> Value {
-    let mut series: Vec<Value> = Vec::new();
-    for run in buckets.chunk_by(|a, b| a.labels == b.labels) {
-        let values: Vec<Value> = run
-            .iter()
-            .map(|bucket| json!({"timestamp": bucket.bucket.to_rfc3339(), "value": bucket.value}))
-            .collect();
-        series.push(json!({"labels": run[0].labels.0, "values": values}));
-    }
-    let mut meta = json!({
-        "series_count": series.len(),
-        "truncated": buckets.iter().any(|bucket| bucket.truncated),
-    });
-    if let Some(latest) = buckets.iter().map(|bucket| bucket.latest).max() {
+fn to_json(answer: &Answer, with_exemplars: bool) -> Value {
+    let series: Vec<Value> = answer
+        .series
+        .iter()
+        .map(|series| {
+            let values: Vec<Value> = series
+                .values
+                .iter()
+                .map(|(at, value)| json!({"timestamp": at.to_rfc3339(), "value": value}))
+                .collect();
+            json!({"labels": series.labels, "values": values})
+        })
+        .collect();
+    let mut meta = json!({"series_count": series.len(), "truncated": answer.truncated});
+    if let Some(latest) = answer.series.iter().map(|series| series.latest).max() {
         meta["latest_ts"] = latest.to_rfc3339().into();
     }
-    json!({"data": series, "meta": meta})
+    let mut body = json!({"data": series, "meta": meta});
+    if with_exemplars {
+        body["exemplars"] = answer.exemplars.iter().map(exemplar).collect();
+    }
+    body
+}
+
+/// A measurement, with the path of the trace that it was made in.
+fn exemplar(one: &AnswerExemplar) -> Value {
+    let data: Value = serde_json::from_str(&one.data).unwrap_or_default();
+    let trace = data["traceId"].as_str();
+    let value = &data["value"];
+    json!({
+        "labels": one.labels,
+        "timestamp": one.time.to_rfc3339(),
+        "value": value.get("asDouble").or_else(|| value.get("asInt")),
+        "traceId": trace,
+        "spanId": data["spanId"],
+        "attributes": data["attributes"],
+        "trace": trace.map(|id| format!("/api/public/traces/{id}")),
+    })
 }
 
 #[cfg(test)]

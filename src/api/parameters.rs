@@ -61,6 +61,15 @@ impl Parameters {
         }
     }
 
+    /// `true` or `false`, which it is unless it is said.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, ApiError> {
+        match self.text(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(bad(name, "must be true or false")),
+        }
+    }
+
     /// Text that Postgres can compare with.
     pub(super) fn clean(&self, name: &str) -> Result<Option<String>, ApiError> {
         match self.text(name) {

@@ -15,6 +15,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use xtrace_compat::MediaSettings;
 use xtrace_model::ProjectId;
 use xtrace_model::caller::Scopes;
+use xtrace_store::metrics::SeriesLimits;
 
 use crate::embedded_postgres::EmbeddedPostgres;
 use values::{
@@ -253,6 +254,20 @@ pub struct ServeConfig {
         default_value = "1000000000"
     )]
     media_bytes_max: u64,
+    /// Active series of one metric at most, in a project.
+    #[arg(
+        long = "max-series-per-metric",
+        env = "XTRACE_MAX_SERIES_PER_METRIC",
+        default_value = "10000"
+    )]
+    series_per_metric_max: usize,
+    /// Active series of a project at most.
+    #[arg(
+        long = "max-series-per-project",
+        env = "XTRACE_MAX_SERIES_PER_PROJECT",
+        default_value = "100000"
+    )]
+    series_per_project_max: usize,
 }
 
 /// Where a listener that can be done without listens.
@@ -375,6 +390,14 @@ impl ServeConfig {
         MediaSettings {
             public_url: self.public_url.clone(),
             bytes_max: self.media_bytes_max,
+        }
+    }
+
+    /// How many series there may be.
+    pub fn series_limits(&self) -> SeriesLimits {
+        SeriesLimits {
+            per_metric: self.series_per_metric_max,
+            per_project: self.series_per_project_max,
         }
     }
 

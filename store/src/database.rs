@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use xtrace_model::price::PriceList;
 
 use crate::StoreError;
+use crate::metrics::series::SeriesCache;
 use crate::price_book::PriceBooks;
 use crate::writer::Method;
 
@@ -59,6 +60,7 @@ pub struct Store {
     method: Method,
     price_books: Arc<PriceBooks>,
     key_changes: Arc<AtomicU64>,
+    series: Arc<SeriesCache>,
 }
 
 /// Writes only look up keys; a hash or merge join would read every partition for that. Plans are made
@@ -110,6 +112,7 @@ impl Store {
             method,
             price_books: Arc::default(),
             key_changes: Arc::default(),
+            series: Arc::default(),
         })
     }
 
@@ -190,6 +193,10 @@ impl Store {
 
     pub(crate) fn price_books(&self) -> &PriceBooks {
         &self.price_books
+    }
+
+    pub(crate) fn series(&self) -> &SeriesCache {
+        &self.series
     }
 
     /// How rows are best sent over this connection.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use ::metrics::counter;
 use chrono::{TimeDelta, Utc};
-use metrics::counter;
 use xtrace_model::time;
 
 use crate::partitions::{self, Partitioned};
-use crate::{Store, StoreError, media, writer};
+use crate::{Store, StoreError, media, metrics, writer};
 
 /// How long data is kept, in days; `None` keeps all.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,7 +43,9 @@ pub async fn once(store: &Store, retention: Retention) -> Result<(), StoreError>
     media::collect_garbage(store, Utc::now() - MEDIA_GRACE).await?;
     let today = time::day_of(time::from_utc(Utc::now()));
     if let Some(days) = retention.metrics_days {
-        partitions::drop_before(store, Partitioned::MetricPoints, today - days).await?;
+        partitions::drop_before(store, Partitioned::MetricChunks, today - days).await?;
+        partitions::drop_before(store, Partitioned::MetricExemplars, today - days).await?;
+        metrics::forget(store, time::to_utc((today - days) * time::DAY)).await?;
     }
     if let Some(days) = retention.traces_days {
         partitions::drop_before(store, Partitioned::Observations, today - days).await?;

@@ -1,4 +1,4 @@
-//! Day partitions of `observations`, `metric_points` and `logs`, made before rows need them.
+//! Day partitions of `observations`, `logs`, `metric_chunks` and `metric_exemplars`, made before rows need them.
 //!
 //! Rows whose day has no partition lie in the default one. Wild clocks can't make partitions: only
 //! days from [`DAYS_BACK_MAX`] ago to [`DAYS_AHEAD`] ahead get one.
@@ -25,17 +25,24 @@ const LOCK: i64 = 0x7874_7261_6365_0001;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Partitioned {
     Observations,
-    MetricPoints,
+    MetricChunks,
+    MetricExemplars,
     Logs,
 }
 
 impl Partitioned {
-    const ALL: [Self; 3] = [Self::Observations, Self::MetricPoints, Self::Logs];
+    const ALL: [Self; 4] = [
+        Self::Observations,
+        Self::MetricChunks,
+        Self::MetricExemplars,
+        Self::Logs,
+    ];
 
     pub(crate) fn table(self) -> &'static str {
         match self {
             Self::Observations => "observations",
-            Self::MetricPoints => "metric_points",
+            Self::MetricChunks => "metric_chunks",
+            Self::MetricExemplars => "metric_exemplars",
             Self::Logs => "logs",
         }
     }
@@ -43,7 +50,8 @@ impl Partitioned {
     pub(crate) fn column(self) -> &'static str {
         match self {
             Self::Observations => "start_time",
-            Self::MetricPoints | Self::Logs => "ts",
+            Self::MetricChunks => "first_at",
+            Self::MetricExemplars | Self::Logs => "ts",
         }
     }
 

@@ -84,12 +84,15 @@ pub async fn put(store: &Store, project: &Project) -> Result<Result<(), NameTake
 }
 
 /// Every table whose rows are a project's; the last ones are what the others are found by.
-const TABLES: [&str; 25] = [
+const TABLES: [&str; 28] = [
     "observations",
     "logs",
     "scores",
     "pending_content",
     "metric_points",
+    "metric_blocks",
+    "metric_chunks",
+    "metric_exemplars",
     "metric_series",
     "media_links",
     "media_chunks",

@@ -15,7 +15,8 @@ mod langfuse; // what Langfuse's clients write and read
 mod langfuse_sdks; // every major version of Langfuse's SDKs
 mod limits; // rate limits and request ids
 mod logs; // log records, in and out
-mod merging; // any order, any split, any repetition
+mod merging;
+mod metrics; // any order, any split, any repetition
 mod official;
 mod openapi; // docs/openapi.yaml against the server
 mod otlp_grpc; // OTLP over gRPC, frame by frame

@@ -3,6 +3,7 @@
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
 use xtrace_store::maintenance::{self, Retention};
+use xtrace_store::metrics::compact;
 
 use crate::harness::Xtrace;
 
@@ -30,6 +31,10 @@ async fn data_beyond_its_retention_is_dropped() {
         let logs = json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]});
         assert_eq!(xtrace.post("/v1/logs", &logs).await.0, 200);
     }
+    // One lies in a block, the others in chunks.
+    compact::once(&xtrace.store, 0).await.unwrap();
+    let points = json!({"metrics": [{"name": "late", "value": 1, "timestamp": at(40)}]});
+    assert_eq!(xtrace.post("/v1/metrics/batch", &points).await.0, 200);
     let retention = Retention {
         traces_days: Some(30),
         metrics_days: Some(30),
@@ -51,13 +56,13 @@ async fn data_beyond_its_retention_is_dropped() {
         ["future", "today", "month"]
     );
     let mut connection = xtrace.sql().await;
-    for table in ["metric_points", "logs"] {
+    for (table, expected) in [("metric_chunks", 3), ("metric_blocks", 0), ("logs", 3)] {
         let count = sqlx::AssertSqlSafe(format!("select count(*) from {table}"));
         let rows: i64 = sqlx::query_scalar(count)
             .fetch_one(&mut connection)
             .await
             .unwrap();
-        assert_eq!(rows, 3, "{table}");
+        assert_eq!(rows, expected, "{table}");
     }
     let partitions: Vec<String> = sqlx::query_scalar(
         "select relname::text from pg_class where relname like 'observations\\_2%' and relkind = 'r' order by 1",

@@ -3,6 +3,8 @@
 mod metrics;
 mod traces;
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::extract::Request;
 use serde::Deserialize;
@@ -41,21 +43,26 @@ fn decode<T>(
 where
     T: for<'de> Deserialize<'de>,
 {
-    let text = repair_json(body);
-    // Structures would also be read from arrays, member by member.
-    if text.trim_start().starts_with('[') {
-        return Err(ApiError::BadRequest(
-            "the body must be a JSON object".to_owned(),
-        ));
-    }
+    let text = text_of(body)?;
     match serde_json::from_str(&text) {
         Ok(value) => decoded(value),
         Err(_) => Err(explain::<T>(&text)),
     }
 }
 
+/// The text of a body, which must be an object: structures would also be read from arrays, member by member.
+fn text_of(body: &[u8]) -> Result<Cow<'_, str>, ApiError> {
+    let text = repair_json(body);
+    if text.trim_start().starts_with('[') {
+        return Err(ApiError::BadRequest(
+            "the body must be a JSON object".to_owned(),
+        ));
+    }
+    Ok(text)
+}
+
 /// Decodes once more, slower, to find out where the fault is.
-fn explain<T: for<'de> Deserialize<'de>>(text: &str) -> ApiError {
+fn explain<'a, T: Deserialize<'a>>(text: &'a str) -> ApiError {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let outcome: Result<T, _> = serde_path_to_error::deserialize(&mut deserializer);
     let (path, fault) = match outcome {

@@ -18,10 +18,9 @@ use super::changes::{self, Books, Change};
 use super::combine::Group;
 use super::insert::{Method, Rows};
 use super::partitions::KnownDays;
-use super::points::{self, KnownSeries};
 use super::{Committed, Request, combine, encode, known, logs, scores};
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, metrics as points};
 
 /// How many transactions are tried for one group of requests.
 const ATTEMPTS: usize = 16;
@@ -33,7 +32,6 @@ const STREAM_BYTES_MAX: usize = 8 << 20;
 pub(super) struct Flusher {
     store: Store,
     connection: Option<PoolConnection<Postgres>>,
-    series: KnownSeries,
     days: KnownDays,
 }
 
@@ -86,7 +84,6 @@ impl Flusher {
         Self {
             store,
             connection: None,
-            series: KnownSeries::default(),
             days: KnownDays::default(),
         }
     }
@@ -195,7 +192,6 @@ impl Flusher {
         };
         let books = books(&self.store, connection, batches).await?;
         let now = Utc::now();
-        let points = points::latest(batches);
         self.days.make(connection, batches, now).await?;
         let mut transaction = connection.begin().await?;
         let groups = combine::by_trace(batches);
@@ -207,15 +203,14 @@ impl Flusher {
         // Written once: the stage of known traces comes after that of new ones.
         let mut new_series = Vec::new();
         if stage != Stage::New {
-            new_series =
-                points::write(&mut transaction, method, &self.series, &points, now).await?;
-            written.points = points.len();
+            new_series = points::insert::write(&mut transaction, batches, now).await?;
+            written.points = batches.iter().map(|batch| batch.points.len()).sum();
             written.logs = logs::write(&mut transaction, batches, now).await?;
             written.scores = scores::write(&mut transaction, batches, now).await?;
         }
         transaction.commit().await?;
         written.count();
-        self.series.remember(new_series);
+        self.store.series().remember(&new_series, now.date_naive());
         Ok(())
     }
 }

@@ -7,7 +7,7 @@
 //! - `room`: admission. `flush`: one transaction, from reading to answering.
 //! - `combine` → `known` → `changes` (with `rollup`, `durations`): what came, what is stored, what differs.
 //! - `encode` → `insert`, `copy`: documents as rows, rows as bytes.
-//! - `points`: metric points. `logs`: log records. `scores`: scores. `reprice`: stored
+//! - `logs`: log records. `scores`: scores. `reprice`: stored
 //!   observations at new prices. `partitions`: days that rows need.
 
 mod changes;
@@ -20,7 +20,6 @@ mod insert;
 mod known;
 mod logs;
 mod partitions;
-mod points;
 mod reprice;
 mod rollup;
 mod room;
@@ -232,7 +231,7 @@ fn route(batch: &Batch, writers: usize) -> usize {
     } else if let Some(trace) = batch.traces.first() {
         trace.id.hash(&mut hasher);
     } else if let Some(point) = batch.points.first() {
-        point.series.id(&batch.project).hash(&mut hasher);
+        point.series.hash(&mut hasher);
     } else if let Some(record) = batch.logs.first() {
         record.id.hash(&mut hasher);
     } else if let Some(score) = batch.scores.first() {

@@ -25,7 +25,7 @@ impl KnownDays {
         let today = time::day_of(time::from_utc(now));
         let all = || batches.iter();
         let starts = all().flat_map(|batch| &batch.observations);
-        let points = all().flat_map(|batch| &batch.points);
+        let exemplars = all().flat_map(|batch| &batch.exemplars);
         let logs = all().flat_map(|batch| &batch.logs);
         let old = |days: &mut dyn Iterator<Item = Micros>| -> BTreeSet<i64> {
             days.map(time::day_of)
@@ -38,8 +38,8 @@ impl KnownDays {
                 old(&mut starts.map(Observation::begins)),
             ),
             (
-                Partitioned::MetricPoints,
-                old(&mut points.map(|point| point.time)),
+                Partitioned::MetricExemplars,
+                old(&mut exemplars.map(|exemplar| exemplar.point_time.div_euclid(1000))),
             ),
             (Partitioned::Logs, old(&mut logs.map(|record| record.time))),
         ] {

@@ -1,0 +1,246 @@
+//! Series that nobody sends: computed from stored observations whenever they are asked for, so that late and
+//! corrected ones count at once.
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use sqlx::types::Json;
+use sqlx::{Postgres, QueryBuilder};
+use xtrace_model::ProjectId;
+
+use super::evaluate::Labels;
+use super::query::{
+    Aggregation, Answer, AnswerExemplar, AnswerSeries, BUCKETS_MAX, MetricsQuery, SERIES_MAX,
+};
+use crate::{Store, StoreError};
+
+const PREFIX: &str = "xtrace.generation.";
+/// Observations that call a model.
+const CALLS: &str = "o.type in ('GENERATION', 'EMBEDDING')";
+/// Labels, and the columns that they are.
+const LABELS: [(&str, &str); 4] = [
+    ("model", "o.model"),
+    ("environment", "o.environment"),
+    ("name", "o.name"),
+    ("type", "o.type"),
+];
+/// Exemplars of an answer at most.
+const EXEMPLARS_MAX: i64 = 100;
+
+/// A series of each model, environment, name and type.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Metric {
+    name: &'static str,
+    /// What each observation contributes; none contributes nothing.
+    value: &'static str,
+}
+
+const fn metric(name: &'static str, value: &'static str) -> Metric {
+    Metric { name, value }
+}
+
+/// All of them: seconds, tokens, US dollars, and counts.
+const METRICS: [Metric; 6] = [
+    metric("cost", "o.total_cost"),
+    metric("duration", "date_part('epoch', o.end_time - o.start_time)"),
+    metric("errors", "case when o.level = 'ERROR' then 1::float8 end"),
+    metric("requests", "1::float8"),
+    metric(
+        "time_to_first_token",
+        "date_part('epoch', o.completion_start_time - o.start_time)",
+    ),
+    metric("tokens", "o.total_usage::float8"),
+];
+
+impl Metric {
+    /// By its whole name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let name = name.strip_prefix(PREFIX)?;
+        METRICS.into_iter().find(|metric| metric.name == name)
+    }
+
+    fn aggregate(self, query: &MetricsQuery) -> String {
+        // What is measured is not what is counted.
+        let is_measured = self.name == "duration" || self.name == "time_to_first_token";
+        let all = if is_measured {
+            "count(v)::float8"
+        } else {
+            "sum(v)"
+        };
+        match query.aggregation {
+            Aggregation::Avg => "avg(v)".to_owned(),
+            Aggregation::Max => "max(v)".to_owned(),
+            Aggregation::Min => "min(v)".to_owned(),
+            Aggregation::Sum => "sum(v)".to_owned(),
+            Aggregation::Last => "(array_agg(v order by at desc))[1]".to_owned(),
+            Aggregation::Count => "count(v)::float8".to_owned(),
+            Aggregation::Increase => all.to_owned(),
+            Aggregation::Rate => format!("{all} / {}", query.step_s),
+            percentile => {
+                let fraction = percentile.fraction().unwrap_or(0.5);
+                format!("percentile_cont({fraction}) within group (order by v)")
+            }
+        }
+    }
+}
+
+/// Their names, if the project has any traces.
+pub async fn names(store: &Store, project: &ProjectId) -> Result<Vec<String>, StoreError> {
+    let has_traces: bool =
+        sqlx::query_scalar("select exists (select from traces where project_id = $1)")
+            .bind(project.as_str())
+            .fetch_one(store.read())
+            .await?;
+    let names = METRICS.iter().filter(|_| has_traces);
+    Ok(names
+        .map(|metric| format!("{PREFIX}{}", metric.name))
+        .collect())
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    labels: Json<Labels>,
+    bucket: DateTime<Utc>,
+    value: f64,
+    latest: DateTime<Utc>,
+    truncated: bool,
+}
+
+/// Answers a question about one of them.
+pub(super) async fn query(
+    store: &Store,
+    project: &ProjectId,
+    query: &MetricsQuery,
+    metric: Metric,
+) -> Result<Answer, StoreError> {
+    let mut sql = QueryBuilder::new("with points as (select ");
+    push_labels(&mut sql, query);
+    sql.push(format_args!(
+        " as labels, o.start_time as at, {} as v",
+        metric.value
+    ));
+    push_from(&mut sql, project, query, metric);
+    sql.push(format_args!(
+        "), groups as (
+            select labels, max(at) as latest, row_number() over (order by max(at) desc, labels) as place,
+                   count(*) over () > {SERIES_MAX} as truncated
+              from points group by labels),
+         buckets as (
+            select g.labels, g.latest, g.place, g.truncated, {} as value,
+                   to_timestamp(floor(extract(epoch from p.at) / {step}) * {step}) as bucket
+              from groups g join points p on p.labels = g.labels
+             where g.place <= {SERIES_MAX}
+             group by g.labels, g.latest, g.place, g.truncated, bucket),
+         ranked as (
+            select *, row_number() over (partition by place order by bucket desc) as age,
+                   count(*) over (partition by place) > {BUCKETS_MAX} as cut
+              from buckets)
+         select labels, bucket, value::float8, latest, truncated or cut as truncated from ranked
+          where age <= {BUCKETS_MAX} order by place, bucket",
+        metric.aggregate(query),
+        step = query.step_s,
+    ));
+    let rows: Vec<Row> = sql.build_query_as().fetch_all(store.read()).await?;
+    let mut answer = Answer::default();
+    for row in rows {
+        answer.truncated |= row.truncated;
+        let value = (row.bucket, row.value);
+        match answer.series.last_mut() {
+            Some(series) if series.labels == row.labels.0 => series.values.push(value),
+            _ => answer.series.push(AnswerSeries {
+                labels: row.labels.0,
+                values: vec![value],
+                latest: row.latest,
+            }),
+        }
+    }
+    if query.exemplars {
+        answer.exemplars = exemplars(store, project, query, metric).await?;
+    }
+    Ok(answer)
+}
+
+fn push_labels(sql: &mut QueryBuilder<Postgres>, query: &MetricsQuery) {
+    let is_asked = |label: &str| {
+        let keys = query.group_by.as_ref();
+        keys.is_none_or(|keys| keys.iter().any(|key| key == label))
+    };
+    let members: Vec<String> = LABELS
+        .iter()
+        .filter(|(label, _)| is_asked(label))
+        .map(|(label, column)| format!("'{label}', {column}"))
+        .collect();
+    sql.push(format_args!(
+        "jsonb_strip_nulls(jsonb_build_object({}))",
+        members.join(", ")
+    ));
+}
+
+fn push_from(
+    sql: &mut QueryBuilder<Postgres>,
+    project: &ProjectId,
+    query: &MetricsQuery,
+    metric: Metric,
+) {
+    sql.push(" from observations o where o.project_id = ")
+        .push_bind(project.as_str().to_owned());
+    sql.push(" and o.start_time between ").push_bind(query.from);
+    sql.push(" and ").push_bind(query.to);
+    sql.push(format_args!(
+        " and {CALLS} and {} is not null",
+        metric.value
+    ));
+    for (key, value) in &query.selector.labels {
+        match LABELS.iter().find(|(label, _)| label == key) {
+            Some((_, column)) => {
+                sql.push(format_args!(" and {column} = "))
+                    .push_bind(value.clone());
+            }
+            // They have no other labels.
+            None => {
+                sql.push(" and false");
+            }
+        }
+    }
+    if let Some(environment) = &query.selector.environment {
+        sql.push(" and o.environment = ")
+            .push_bind(environment.clone());
+    }
+}
+
+/// The newest observations themselves.
+async fn exemplars(
+    store: &Store,
+    project: &ProjectId,
+    query: &MetricsQuery,
+    metric: Metric,
+) -> Result<Vec<AnswerExemplar>, StoreError> {
+    let mut sql = QueryBuilder::new("select ");
+    push_labels(&mut sql, query);
+    sql.push(format_args!(
+        " as labels, o.start_time, o.trace_id, o.id, ({})::float8 as value",
+        metric.value
+    ));
+    push_from(&mut sql, project, query, metric);
+    sql.push(" order by o.start_time desc limit ")
+        .push_bind(EXEMPLARS_MAX);
+    let calls: Vec<Call> = sql.build_query_as().fetch_all(store.read()).await?;
+    let exemplar = |call: Call| {
+        let value = json!({"asDouble": call.value});
+        AnswerExemplar {
+            labels: call.labels.0,
+            time: call.start_time,
+            data: json!({"value": value, "traceId": call.trace_id, "spanId": call.id}).to_string(),
+        }
+    };
+    Ok(calls.into_iter().map(exemplar).collect())
+}
+
+/// An observation that called a model.
+#[derive(sqlx::FromRow)]
+struct Call {
+    labels: Json<Labels>,
+    start_time: DateTime<Utc>,
+    trace_id: String,
+    id: String,
+    value: f64,
+}

@@ -1,0 +1,346 @@
+//! The dictionary of series: who is in it, who may join it, and who is asked for.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, NaiveDate, Utc};
+use sqlx::types::Json;
+use sqlx::{PgConnection, Postgres, QueryBuilder};
+use xtrace_model::metric::{Kind, Series, SeriesId, Temporality};
+use xtrace_model::{Batch, ProjectId};
+
+use crate::{Store, StoreError};
+
+/// Series in the cache at most; those above are written again, which changes nothing.
+const KNOWN_MAX: usize = 2_000_000;
+/// How long counts of series are good for.
+const COUNTS_AGE_MAX: Duration = Duration::from_mins(1);
+/// A series counts as active for so many days after its last point.
+const ACTIVE_DAYS: u64 = 1;
+
+/// How many active series there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct SeriesLimits {
+    /// Of one project and metric.
+    pub per_metric: usize,
+    /// Of one project.
+    pub per_project: usize,
+}
+
+impl Default for SeriesLimits {
+    fn default() -> Self {
+        Self {
+            per_metric: 10_000,
+            per_project: 100_000,
+        }
+    }
+}
+
+/// What this process knows of the dictionary.
+#[derive(Default)]
+pub(crate) struct SeriesCache {
+    /// The day that a series was last written on.
+    known: RwLock<HashMap<SeriesId, NaiveDate>>,
+    counts: Mutex<HashMap<ProjectId, Counts>>,
+}
+
+struct Counts {
+    taken: Instant,
+    all: usize,
+    by_metric: HashMap<String, usize>,
+}
+
+/// Series that need not be described again today.
+pub struct KnownSeries<'a> {
+    known: RwLockReadGuard<'a, HashMap<SeriesId, NaiveDate>>,
+    today: NaiveDate,
+}
+
+impl KnownSeries<'_> {
+    /// Whether this is one of them.
+    pub fn contains(&self, id: SeriesId) -> bool {
+        self.known.get(&id) == Some(&self.today)
+    }
+}
+
+impl Store {
+    /// The series that were written today.
+    pub fn known_series(&self) -> KnownSeries<'_> {
+        let known = &self.series().known;
+        KnownSeries {
+            known: known.read().unwrap_or_else(PoisonError::into_inner),
+            today: Utc::now().date_naive(),
+        }
+    }
+}
+
+impl SeriesCache {
+    pub(crate) fn remember(&self, written: &[SeriesId], today: NaiveDate) {
+        if written.is_empty() {
+            return;
+        }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() + written.len() > KNOWN_MAX {
+            known.clear();
+        }
+        known.extend(written.iter().map(|id| (*id, today)));
+    }
+}
+
+/// Takes out of a batch the points of new series that are too many; answers how many points of which metric.
+pub async fn admit(
+    store: &Store,
+    batch: &mut Batch,
+    limits: SeriesLimits,
+) -> Result<BTreeMap<String, usize>, StoreError> {
+    let mut refused = BTreeMap::new();
+    if batch.series.is_empty() {
+        return Ok(refused);
+    }
+    let ids: Vec<SeriesId> = batch.series.iter().map(|series| series.id).collect();
+    let stored: Vec<SeriesId> = sqlx::query_scalar(
+        "select series_id from metric_series where project_id = $1 and series_id = any($2)",
+    )
+    .bind(batch.project.as_str())
+    .bind(&ids)
+    .fetch_all(store.read())
+    .await?;
+    let stored: HashSet<SeriesId> = stored.into_iter().collect();
+    if stored.len() == ids.len() {
+        return Ok(refused);
+    }
+    let fresh = count(store, &batch.project).await?;
+    let mut excess: HashMap<SeriesId, String> = HashMap::new();
+    {
+        let mut all = store
+            .series()
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let counts = match fresh {
+            Some(fresh) => all
+                .entry(batch.project.clone())
+                .insert_entry(fresh)
+                .into_mut(),
+            None => all
+                .entry(batch.project.clone())
+                .or_insert_with(Counts::none),
+        };
+        batch.series.retain(|series| {
+            if stored.contains(&series.id) || excess.contains_key(&series.id) {
+                return stored.contains(&series.id);
+            }
+            let of_metric = counts.by_metric.entry(series.name.clone()).or_default();
+            if *of_metric >= limits.per_metric || counts.all >= limits.per_project {
+                excess.insert(series.id, series.name.clone());
+                return false;
+            }
+            *of_metric += 1;
+            counts.all += 1;
+            true
+        });
+    }
+    if !excess.is_empty() {
+        batch.points.retain(|point| {
+            let name = excess.get(&point.series);
+            if let Some(name) = name {
+                *refused.entry(name.clone()).or_default() += 1;
+            }
+            name.is_none()
+        });
+        batch
+            .exemplars
+            .retain(|exemplar| !excess.contains_key(&exemplar.series));
+    }
+    Ok(refused)
+}
+
+impl Counts {
+    fn none() -> Self {
+        Self {
+            taken: Instant::now(),
+            all: 0,
+            by_metric: HashMap::new(),
+        }
+    }
+}
+
+/// Counts active series, unless that was done lately.
+async fn count(store: &Store, project: &ProjectId) -> Result<Option<Counts>, StoreError> {
+    {
+        let counts = store
+            .series()
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if counts
+            .get(project)
+            .is_some_and(|one| one.taken.elapsed() < COUNTS_AGE_MAX)
+        {
+            return Ok(None);
+        }
+    }
+    let since = Utc::now().date_naive() - chrono::Days::new(ACTIVE_DAYS);
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "select name, count(*) from metric_series where project_id = $1 and seen >= $2 group by name",
+    )
+    .bind(project.as_str())
+    .bind(since)
+    .fetch_all(store.read())
+    .await?;
+    let count = |count: i64| usize::try_from(count).unwrap_or_default();
+    Ok(Some(Counts {
+        taken: Instant::now(),
+        all: rows.iter().map(|(_, series)| count(*series)).sum(),
+        by_metric: rows
+            .into_iter()
+            .map(|(name, series)| (name, count(series)))
+            .collect(),
+    }))
+}
+
+/// Writes series that may be new, and that they were seen today.
+pub(crate) async fn write(
+    connection: &mut PgConnection,
+    batches: &[&Batch],
+    now: DateTime<Utc>,
+) -> Result<Vec<SeriesId>, StoreError> {
+    let mut new: BTreeMap<SeriesId, (&ProjectId, &Series)> = BTreeMap::new();
+    for batch in batches {
+        new.extend(
+            batch
+                .series
+                .iter()
+                .map(|series| (series.id, (&batch.project, series))),
+        );
+    }
+    if new.is_empty() {
+        return Ok(Vec::new());
+    }
+    let json = |labels: &BTreeMap<String, String>| {
+        serde_json::to_string(labels).expect("maps of texts serialise")
+    };
+    let lookup = |series: &Series| {
+        let mut all = series.resource.clone();
+        all.extend(series.labels.clone());
+        json(&all)
+    };
+    let series = || new.values().map(|(_, series)| series);
+    let texts =
+        |of: &dyn Fn(&Series) -> &str| series().map(|one| of(one).to_owned()).collect::<Vec<_>>();
+    sqlx::query(
+        "insert into metric_series (project_id, series_id, name, environment, labels, lookup, kind, temporality,
+                is_monotonic, unit, description, details, created_at, seen)
+         select u.*, $13, $14 from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::jsonb[], $6::jsonb[],
+                $7::smallint[], $8::smallint[], $9::bool[], $10::text[], $11::text[], $12::text[]) u
+         on conflict (project_id, series_id) do update
+            set seen = greatest(metric_series.seen, excluded.seen),
+                description = case when length(excluded.description) > length(metric_series.description)
+                                   then excluded.description else metric_series.description end
+          where metric_series.seen < excluded.seen
+             or length(excluded.description) > length(metric_series.description)",
+    )
+    .bind(new.values().map(|(project, _)| project.as_str()).collect::<Vec<_>>())
+    .bind(new.keys().copied().collect::<Vec<_>>())
+    .bind(texts(&|one| &one.name))
+    .bind(texts(&|one| &one.environment))
+    .bind(series().map(|one| json(&one.labels)).collect::<Vec<_>>())
+    .bind(series().map(|one| lookup(one)).collect::<Vec<_>>())
+    .bind(series().map(|one| one.kind as i16).collect::<Vec<_>>())
+    .bind(series().map(|one| one.temporality as i16).collect::<Vec<_>>())
+    .bind(series().map(|one| one.is_monotonic).collect::<Vec<_>>())
+    .bind(texts(&|one| &one.unit))
+    .bind(texts(&|one| &one.description))
+    .bind(texts(&|one| &one.details))
+    .bind(now)
+    .bind(now.date_naive())
+    .execute(connection)
+    .await?;
+    Ok(new.into_keys().collect())
+}
+
+/// Which series are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Selector {
+    /// The metric's name.
+    pub name: String,
+    /// Labels, or attributes of the resource, that a series must have, compared as text.
+    pub labels: BTreeMap<String, String>,
+    /// The environment, if only one counts.
+    pub environment: Option<String>,
+}
+
+/// A series of an answer.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its hash.
+    pub id: SeriesId,
+    /// What it measures.
+    pub kind: Kind,
+    /// What its values are sums of.
+    pub temporality: Temporality,
+    /// Whether its sum only grows.
+    pub is_monotonic: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its labels, and attributes of its resource.
+    pub lookup: BTreeMap<String, String>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    series_id: SeriesId,
+    kind: i16,
+    temporality: i16,
+    is_monotonic: bool,
+    labels: Json<BTreeMap<String, String>>,
+    lookup: Json<BTreeMap<String, String>>,
+}
+
+/// The series that match.
+pub async fn select(
+    store: &Store,
+    project: &ProjectId,
+    selector: &Selector,
+) -> Result<Vec<Found>, StoreError> {
+    let mut sql: QueryBuilder<Postgres> = QueryBuilder::new(
+        "select series_id, kind, temporality, is_monotonic, labels, lookup from metric_series
+          where project_id = ",
+    );
+    sql.push_bind(project.as_str());
+    sql.push(" and name = ").push_bind(&selector.name);
+    if !selector.labels.is_empty() {
+        sql.push(" and lookup @> ")
+            .push_bind(Json(&selector.labels));
+    }
+    if let Some(environment) = &selector.environment {
+        sql.push(" and environment = ").push_bind(environment);
+    }
+    let rows: Vec<Row> = sql.build_query_as().fetch_all(store.read()).await?;
+    let place = |number: i16| usize::try_from(number).unwrap_or_default();
+    let found = |row: Row| Found {
+        id: row.series_id,
+        kind: Kind::ALL
+            .get(place(row.kind))
+            .copied()
+            .unwrap_or(Kind::Gauge),
+        temporality: Temporality::ALL
+            .get(place(row.temporality))
+            .copied()
+            .unwrap_or_default(),
+        is_monotonic: row.is_monotonic,
+        labels: row.labels.0,
+        lookup: row.lookup.0,
+    };
+    Ok(rows.into_iter().map(found).collect())
+}
+
+/// Names of all metrics, sorted; found by skipping through the dictionary's index.
+pub async fn names(store: &Store, project: &ProjectId) -> Result<Vec<String>, StoreError> {
+    let names = sqlx::query_scalar(include_str!("../sql/metric_names.sql"))
+        .bind(project.as_str())
+        .fetch_all(store.read())
+        .await?;
+    Ok(names)
+}

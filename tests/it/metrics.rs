@@ -1,0 +1,239 @@
+//! Metrics: points stay what they were, in blocks, in chunks and on the way between them.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+use xtrace_model::ProjectId;
+use xtrace_model::metric::PointValue;
+use xtrace_store::metrics::{compact, read, series};
+
+use crate::harness::{SeparateXtrace, TOKEN, Xtrace, answer, new_database};
+
+const BATCH: &str = "/v1/metrics/batch";
+
+/// A generator of numbers, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+fn point(name: &str, series: u64, at: DateTime<Utc>, value: f64) -> Value {
+    json!({"name": name, "labels": {"series": series.to_string()}, "value": value, "timestamp": at.to_rfc3339()})
+}
+
+/// Every point of a metric, by its label `series` and its time.
+async fn stored(xtrace: &Xtrace, name: &str) -> BTreeMap<(String, i64), f64> {
+    let project = ProjectId::parse("default").unwrap();
+    let selector = series::Selector {
+        name: name.to_owned(),
+        ..series::Selector::default()
+    };
+    let found = series::select(&xtrace.store, &project, &selector)
+        .await
+        .unwrap();
+    let labels: BTreeMap<i64, String> = found
+        .into_iter()
+        .map(|one| (one.id, one.labels["series"].clone()))
+        .collect();
+    let ids: Vec<i64> = labels.keys().copied().collect();
+    let all = (DateTime::UNIX_EPOCH, Utc::now() + TimeDelta::days(1));
+    let mut points = BTreeMap::new();
+    read::points(&xtrace.store, &project, &ids, all, |id, of_series| {
+        for point in of_series {
+            let PointValue::Double(value) = point.value else {
+                panic!("{point:?}")
+            };
+            let key = (labels[&id].clone(), point.time);
+            assert_eq!(points.insert(key, value), None, "a point is there twice");
+        }
+    })
+    .await
+    .unwrap();
+    points
+}
+
+/// Late points, repeated ones, several days, and moves into chunks in between: what came last stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn points_are_the_same_wherever_they_lie() {
+    let xtrace = Xtrace::start().await;
+    let mut dice = Dice(7);
+    let begin = Utc::now() - TimeDelta::days(2);
+    let mut expected = BTreeMap::new();
+    for round in 0..12 {
+        let mut points = Vec::new();
+        for _ in 0..600 {
+            let (series, second) = (dice.roll(5), dice.roll(40) * 3600 + dice.roll(120));
+            let at = begin + TimeDelta::seconds(i64::try_from(second).unwrap());
+            let value = dice.roll(1000) as f64 / if dice.roll(2) == 0 { 10.0 } else { 7.0 };
+            points.push(point("load", series, at, value));
+            expected.insert(
+                (series.to_string(), at.timestamp_nanos_opt().unwrap()),
+                value,
+            );
+        }
+        let (status, body) = xtrace.post(BATCH, &json!({"metrics": points})).await;
+        assert_eq!(status, 200, "{body}");
+        if round % 3 == 2 {
+            compact::once(&xtrace.store, 0).await.unwrap();
+        }
+        assert_eq!(stored(&xtrace, "load").await, expected, "round {round}");
+    }
+    compact::once(&xtrace.store, 0).await.unwrap();
+    assert_eq!(stored(&xtrace, "load").await, expected);
+    let mut sql = xtrace.sql().await;
+    let (blocks, chunks, most): (i64, i64, i32) = sqlx::query_as(
+        "select (select count(*) from metric_blocks), count(*), max(points) from metric_chunks",
+    )
+    .fetch_one(&mut sql)
+    .await
+    .unwrap();
+    assert_eq!(blocks, 0);
+    assert!(chunks >= 10 && most <= 720, "{chunks} {most}");
+}
+
+/// The answer to a question is the same before and after.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_do_not_change_when_points_move() {
+    let xtrace = Xtrace::start().await;
+    let now = Utc::now();
+    for half in 0..2 {
+        let points: Vec<Value> = (0..600_i64)
+            .map(|n| {
+                point(
+                    "depth",
+                    (n % 60).unsigned_abs(),
+                    now - TimeDelta::seconds(n * 7 + half * 30),
+                    n as f64,
+                )
+            })
+            .collect();
+        assert_eq!(xtrace.post(BATCH, &json!({"metrics": points})).await.0, 200);
+        if half == 0 {
+            compact::once(&xtrace.store, 0).await.unwrap();
+        }
+    }
+    let from = (now - TimeDelta::hours(2))
+        .to_rfc3339()
+        .replace("+00:00", "Z");
+    let to = now.to_rfc3339().replace("+00:00", "Z");
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let mut of_all = Vec::new();
+        for agg in [
+            "avg", "max", "min", "sum", "last", "count", "p50", "p95", "rate", "increase",
+        ] {
+            for more in [
+                "",
+                "&group_by=series",
+                "&group_by=none",
+                "&step=1s",
+                "&labels=%7B%22series%22%3A3%7D",
+            ] {
+                let path = format!(
+                    "/api/public/metrics/query?name=depth&from={from}&to={to}&agg={agg}{more}"
+                );
+                let (status, body) = xtrace.get(&path).await;
+                assert_eq!(status, 200, "{body}");
+                of_all.push(body);
+            }
+        }
+        answers.push(of_all);
+        compact::once(&xtrace.store, 0).await.unwrap();
+    }
+    assert_eq!(answers[0], answers[1]);
+    let all = &answers[0][0];
+    // Sixty series are more than an answer holds; those with the newest points are there.
+    assert_eq!(
+        (&all["meta"]["series_count"], &all["meta"]["truncated"]),
+        (&json!(50), &json!(true))
+    );
+    let newest = DateTime::parse_from_rfc3339(all["meta"]["latest_ts"].as_str().unwrap()).unwrap();
+    assert_eq!(newest.timestamp_micros(), now.timestamp_micros());
+}
+
+/// Killed again and again while points come and are moved: everything acknowledged is there, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_while_points_move_loses_nothing() {
+    let database = new_database().await;
+    let mut acknowledged = 0;
+    let begin = Utc::now() - TimeDelta::hours(3);
+    for round in 0..4 {
+        let xtrace = SeparateXtrace::start_on(&database).await;
+        let store =
+            xtrace_store::Store::new(&xtrace_store::Options::new(database.clone())).unwrap();
+        let moving = tokio::spawn(async move {
+            loop {
+                compact::once(&store, 0).await.unwrap();
+            }
+        });
+        for batch in 0..15_i64 {
+            let points: Vec<Value> = (0..200_i64)
+                .map(|n| {
+                    let second = round * 3000 + batch * 200 + n;
+                    point(
+                        "steady",
+                        (n % 8).unsigned_abs(),
+                        begin + TimeDelta::seconds(second),
+                        n as f64,
+                    )
+                })
+                .collect();
+            let request = xtrace
+                .http
+                .post(format!("{}{BATCH}", xtrace.url))
+                .bearer_auth(TOKEN);
+            assert_eq!(
+                answer(request.json(&json!({"metrics": points}))).await.0,
+                200
+            );
+            acknowledged += 200;
+        }
+        // Dropped in the middle of a transaction, as a crash would.
+        moving.abort();
+        xtrace.kill().await;
+    }
+    let xtrace = Xtrace::start_on(&database, &[]).await;
+    assert_eq!(stored(&xtrace, "steady").await.len(), acknowledged);
+    compact::once(&xtrace.store, 0).await.unwrap();
+    assert_eq!(stored(&xtrace, "steady").await.len(), acknowledged);
+}
+
+/// More series than are allowed are refused, with a reason; those that are there go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn series_have_a_limit() {
+    let database = new_database().await;
+    let limits = [
+        ("XTRACE_MAX_SERIES_PER_METRIC", "10"),
+        ("XTRACE_MAX_SERIES_PER_PROJECT", "15"),
+    ];
+    let xtrace = SeparateXtrace::start_with(&database, &limits).await;
+    let send = async |name: &str, series: std::ops::Range<u64>| {
+        let points: Vec<Value> = series.map(|n| point(name, n, Utc::now(), 1.0)).collect();
+        let request = xtrace
+            .http
+            .post(format!("{}{BATCH}", xtrace.url))
+            .bearer_auth(TOKEN);
+        answer(request.json(&json!({"metrics": points}))).await
+    };
+    assert_eq!(send("a", 0..10).await.0, 200);
+    let (status, body) = send("a", 5..11).await;
+    assert_eq!(status, 400);
+    assert!(
+        body["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("series limit: 1 points"),
+        "{body}"
+    );
+    assert_eq!(send("a", 0..10).await.0, 200);
+    assert_eq!(send("b", 0..5).await.0, 200);
+    assert_eq!(send("c", 0..1).await.0, 400);
+}
