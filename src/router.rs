@@ -63,6 +63,10 @@ pub fn otlp_grpc_router(gateway: Gateway) -> Router {
 fn otlp_over_http(mount: &str, cors: &CorsLayer) -> Router<Gateway> {
     Router::new()
         .route(&format!("{mount}/v1/traces"), post(otlp::traces_over_http))
+        .route(
+            &format!("{mount}/v1/metrics"),
+            post(otlp::metrics_over_http),
+        )
         .route(&format!("{mount}/v1/logs"), post(otlp::logs_over_http))
         .method_not_allowed_fallback(otlp::method_not_allowed)
         .layer(cors.clone())
@@ -73,6 +77,10 @@ fn otlp_over_grpc() -> Router<Gateway> {
         .route(
             "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
             post(otlp::traces_over_grpc),
+        )
+        .route(
+            "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            post(otlp::metrics_over_grpc),
         )
         .route(
             "/opentelemetry.proto.collector.logs.v1.LogsService/Export",

@@ -20,7 +20,8 @@ mod metrics; // any order, any split, any repetition
 mod official;
 mod openapi; // docs/openapi.yaml against the server
 mod otlp_grpc; // OTLP over gRPC, frame by frame
-mod otlp_http; // encodings, protocols, browsers, listeners
+mod otlp_http;
+mod otlp_metrics; // encodings, protocols, browsers, listeners
 mod poison; // what Postgres refuses fails alone
 mod process; // the program: command line, private Postgres, signals
 mod retention; // old data goes, young data stays

@@ -16,11 +16,13 @@ mod supplements;
 mod wire;
 
 use xtrace_model::{Batch, ProjectId};
+use xtrace_store::Store;
 
 pub(crate) use mapping::{cut, cut_tags};
 pub(crate) use receive::transport_of;
 pub use receive::{
-    logs_over_grpc, logs_over_http, method_not_allowed, traces_over_grpc, traces_over_http,
+    logs_over_grpc, logs_over_http, method_not_allowed, metrics_over_grpc, metrics_over_http,
+    traces_over_grpc, traces_over_http,
 };
 pub(crate) use reply::Transport;
 pub(crate) use supplements::{Supplements, run as add_supplements};
@@ -53,6 +55,25 @@ pub fn batch_of_logs(body: &[u8], is_json: bool, project: &ProjectId) -> Option<
     }
 }
 
+/// The same for metrics; a store that was never connected knows no series.
+#[doc(hidden)]
+pub fn batch_of_metrics(
+    body: &[u8],
+    is_json: bool,
+    project: &ProjectId,
+    store: &Store,
+) -> Option<Batch> {
+    let caps = wire::Caps::default();
+    let known = store.known_series();
+    let map = |export| mapping::map_metrics(export, project.clone(), &known).batch;
+    if is_json {
+        let text = xtrace_model::text::repair_json(body);
+        json::decode(&text, caps).ok().map(map)
+    } else {
+        protobuf::decode(body, caps).ok().map(map)
+    }
+}
+
 /// Reports whether a body can be decoded as spans; for the fuzzed property that any bytes get an answer.
 #[doc(hidden)]
 pub fn decodes(body: &[u8], is_json: bool) -> bool {
@@ -74,5 +95,17 @@ pub fn decodes_as_logs(body: &[u8], is_json: bool) -> bool {
         json::decode::<wire::LogRecord<'_>>(&text, caps).is_ok()
     } else {
         protobuf::decode::<wire::LogRecord<'_>>(body, caps).is_ok()
+    }
+}
+
+/// The same for metrics.
+#[doc(hidden)]
+pub fn decodes_as_metrics(body: &[u8], is_json: bool) -> bool {
+    let caps = wire::Caps::default();
+    if is_json {
+        let text = xtrace_model::text::repair_json(body);
+        json::decode::<wire::metrics::Metric<'_>>(&text, caps).is_ok()
+    } else {
+        protobuf::decode::<wire::metrics::Metric<'_>>(body, caps).is_ok()
     }
 }

@@ -9,6 +9,7 @@ use axum::response::Response;
 use chrono::Utc;
 use xtrace_model::text::repair_json;
 use xtrace_model::{Caller, ProjectId, time};
+use xtrace_store::{Store, metrics};
 
 use super::error::OtlpError;
 use super::mapping::{self, Mapped, Sender};
@@ -31,9 +32,19 @@ pub async fn logs_over_http(State(gateway): State<Gateway>, request: Request) ->
     over_http(&gateway, request, Signal::Logs).await
 }
 
+/// `POST /v1/metrics` and `POST /api/public/otel/v1/metrics`: stores the points, then answers.
+pub async fn metrics_over_http(State(gateway): State<Gateway>, request: Request) -> Response {
+    over_http(&gateway, request, Signal::Metrics).await
+}
+
 /// `opentelemetry.proto.collector.trace.v1.TraceService/Export`.
 pub async fn traces_over_grpc(State(gateway): State<Gateway>, request: Request) -> Response {
     over_grpc(&gateway, request, Signal::Traces).await
+}
+
+/// `opentelemetry.proto.collector.metrics.v1.MetricsService/Export`.
+pub async fn metrics_over_grpc(State(gateway): State<Gateway>, request: Request) -> Response {
+    over_grpc(&gateway, request, Signal::Metrics).await
 }
 
 /// `opentelemetry.proto.collector.logs.v1.LogsService/Export`.
@@ -165,9 +176,13 @@ async fn export(
     let sender = sender(&parts.headers);
     let ReadBody { bytes, mut share } = sent.body;
     let is_small = bytes.len() <= INLINE_BYTES_MAX;
-    let work = move || decode_and_map(&bytes, sent.encoding, signal, caller.project, &sender);
+    let target = Target {
+        store: gateway.store.clone(),
+        project: caller.project,
+    };
+    let work = move || decode_and_map(&bytes, sent.encoding, signal, &target, &sender);
     let Mapped {
-        batch,
+        mut batch,
         mut rejected,
     } = if is_small {
         work()?
@@ -176,7 +191,13 @@ async fn export(
         outcome.map_err(|_| OtlpError::Fault)??
     };
     share.grow_to(batch.bytes).await?;
-    let all = batch.observations.len() + batch.logs.len() + rejected.len();
+    let items = batch.observations.len() + batch.logs.len() + batch.points.len();
+    let all = items + rejected.len();
+    let limits = gateway.series_limits;
+    for (metric, points) in metrics::admit(&gateway.store, &mut batch, limits).await? {
+        let one = mapping::Rejected::by_limit(&metric);
+        rejected.extend(std::iter::repeat_n(one, points));
+    }
     if all > 0 {
         check_ingestion_version(&parts.headers)?;
     }
@@ -203,13 +224,20 @@ async fn export(
 /// Bodies above this are decoded away from the threads that serve requests.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
+/// Where items go.
+struct Target {
+    store: Store,
+    project: ProjectId,
+}
+
 fn decode_and_map(
     body: &[u8],
     encoding: Encoding,
     signal: Signal,
-    project: ProjectId,
+    target: &Target,
     sender: &Sender,
 ) -> Result<Mapped, DecodeError> {
+    let project = target.project.clone();
     let received = time::from_utc(Utc::now());
     let caps = Caps::default();
     let text;
@@ -220,6 +248,15 @@ fn decode_and_map(
         (Signal::Traces, Encoding::Json) => {
             text = repair_json(body);
             mapping::map(json::decode(&text, caps)?, project, sender, received)
+        }
+        (Signal::Metrics, Encoding::Protobuf) => {
+            let export = protobuf::decode(body, caps)?;
+            mapping::map_metrics(export, project, &target.store.known_series())
+        }
+        (Signal::Metrics, Encoding::Json) => {
+            text = repair_json(body);
+            let export = json::decode(&text, caps)?;
+            mapping::map_metrics(export, project, &target.store.known_series())
         }
         (Signal::Logs, Encoding::Protobuf) => {
             mapping::map_logs(protobuf::decode(body, caps)?, project, sender, received)

@@ -14,6 +14,7 @@ use super::protobuf_out::{put_bytes_field, put_varint_field, status};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
     Traces,
+    Metrics,
     Logs,
 }
 
@@ -22,6 +23,7 @@ impl Signal {
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Traces => ("span", "rejectedSpans"),
+            Self::Metrics => ("data point", "rejectedDataPoints"),
             Self::Logs => ("log record", "rejectedLogRecords"),
         }
     }

@@ -225,7 +225,9 @@ impl Request {
         let (content_type, retry_after) = (header("content-type"), header("retry-after"));
         let bytes = response.bytes().await.unwrap();
         let body = match content_type.as_deref() {
-            Some("application/x-protobuf") => protobuf::answer_to_json(status.as_u16(), &bytes),
+            Some("application/x-protobuf") => {
+                protobuf::answer_to_json(&self.path, status.as_u16(), &bytes)
+            }
             _ => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
         };
         let path = self.path.split('?').next().unwrap_or_default();

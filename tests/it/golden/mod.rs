@@ -4,7 +4,9 @@
 mod case;
 mod compare;
 mod protobuf;
+mod protobuf_metrics;
 mod rows;
+pub(crate) mod series;
 
 use case::Case;
 
@@ -25,6 +27,11 @@ async fn check(format: &str, path: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn otlp_traces() {
     check("otlp-traces", "/v1/traces").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn otlp_metrics() {
+    check("otlp-metrics", "/v1/metrics").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
     Traces,
+    Metrics,
     Logs,
 }
 
@@ -24,6 +25,7 @@ pub(super) enum Signal {
 pub(super) fn signal(path: &str) -> Option<Signal> {
     match path {
         "/v1/traces" => Some(Signal::Traces),
+        "/v1/metrics" => Some(Signal::Metrics),
         "/v1/logs" => Some(Signal::Logs),
         _ => None,
     }
@@ -37,6 +39,7 @@ pub(super) fn from_json(signal: Signal, json: &Value) -> Option<Vec<u8>> {
             let resource_spans = list(json, "resourceSpans", resource_spans)?;
             ExportTraceServiceRequest { resource_spans }.encode_to_vec()
         }
+        Signal::Metrics => super::protobuf_metrics::from_json(json)?,
         Signal::Logs => {
             let resource_logs = list(json, "resourceLogs", resource_logs)?;
             ExportLogsServiceRequest { resource_logs }.encode_to_vec()
@@ -44,21 +47,21 @@ pub(super) fn from_json(signal: Signal, json: &Value) -> Option<Vec<u8>> {
     })
 }
 
-fn list<T>(json: &Value, name: &str, each: fn(&Value) -> Option<T>) -> Option<Vec<T>> {
+pub(super) fn list<T>(json: &Value, name: &str, each: fn(&Value) -> Option<T>) -> Option<Vec<T>> {
     match json.get(name) {
         None | Some(Value::Null) => Some(Vec::new()),
         Some(items) => items.as_array()?.iter().map(each).collect(),
     }
 }
 
-fn text(json: &Value, name: &str) -> Option<String> {
+pub(super) fn text(json: &Value, name: &str) -> Option<String> {
     match json.get(name) {
         None | Some(Value::Null) => Some(String::new()),
         Some(value) => value.as_str().map(str::to_owned),
     }
 }
 
-fn number(json: &Value, name: &str) -> Option<u64> {
+pub(super) fn number(json: &Value, name: &str) -> Option<u64> {
     match json.get(name) {
         None | Some(Value::Null) => Some(0),
         Some(Value::String(text)) => text.parse().ok(),
@@ -66,17 +69,17 @@ fn number(json: &Value, name: &str) -> Option<u64> {
     }
 }
 
-fn small(json: &Value, name: &str) -> Option<u32> {
+pub(super) fn small(json: &Value, name: &str) -> Option<u32> {
     number(json, name)?.try_into().ok()
 }
 
-fn id(json: &Value, name: &str) -> Option<Vec<u8>> {
+pub(super) fn id(json: &Value, name: &str) -> Option<Vec<u8>> {
     let text = text(json, name)?;
     let pair = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
     (0..text.len()).step_by(2).map(pair).collect()
 }
 
-fn resource(json: &Value) -> Option<Resource> {
+pub(super) fn resource(json: &Value) -> Option<Resource> {
     let resource = json.get("resource").cloned().unwrap_or_default();
     Some(Resource {
         attributes: list(&resource, "attributes", key_value)?,
@@ -85,7 +88,7 @@ fn resource(json: &Value) -> Option<Resource> {
     })
 }
 
-fn scope(json: &Value) -> Option<InstrumentationScope> {
+pub(super) fn scope(json: &Value) -> Option<InstrumentationScope> {
     let scope = json.get("scope").cloned().unwrap_or_default();
     Some(InstrumentationScope {
         name: text(&scope, "name")?,
@@ -191,7 +194,7 @@ fn link(json: &Value) -> Option<span::Link> {
     })
 }
 
-fn key_value(json: &Value) -> Option<KeyValue> {
+pub(super) fn key_value(json: &Value) -> Option<KeyValue> {
     let value = json
         .get("value")
         .map_or(Some(AnyValue::default()), any_value)?;
@@ -244,18 +247,24 @@ struct RpcStatus {
 }
 
 /// An answer in protobuf as it would be in JSON.
-pub(super) fn answer_to_json(status: u16, bytes: &[u8]) -> Value {
+pub(super) fn answer_to_json(path: &str, status: u16, bytes: &[u8]) -> Value {
     if status != 200 {
         let status = RpcStatus::decode(bytes).unwrap();
         return json!({"code": status.code, "message": status.message});
     }
+    // Answers of all signals are alike but for this member's name.
+    let rejected = match signal(path) {
+        Some(Signal::Metrics) => "rejectedDataPoints",
+        Some(Signal::Logs) => "rejectedLogRecords",
+        _ => "rejectedSpans",
+    };
     match ExportTraceServiceResponse::decode(bytes)
         .unwrap()
         .partial_success
     {
         None => json!({}),
         Some(partial) => json!({"partialSuccess": {
-            "rejectedSpans": partial.rejected_spans.to_string(),
+            rejected: partial.rejected_spans.to_string(),
             "errorMessage": partial.error_message,
         }}),
     }

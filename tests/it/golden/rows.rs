@@ -1,15 +1,11 @@
 //! Stored rows as JSON, in the shape that `expected.json` has.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
-use xtrace_model::metric::{Kind, PointValue};
-use xtrace_model::{MetricPoint, ProjectId};
-use xtrace_store::metrics::read;
 
+use super::series;
 use crate::harness::Xtrace;
 
 /// All rows of a project: `traces` and `observations`, and `scores` and `series` if there are any.
@@ -26,7 +22,7 @@ pub(super) async fn dump(xtrace: &Xtrace, project: &str) -> Map<String, Value> {
     if scores != json!([]) {
         dump.insert("scores".to_owned(), scores);
     }
-    let series = series(xtrace, &mut connection, project).await;
+    let series = series::dump(xtrace, &mut connection, project).await;
     if !series.is_empty() {
         dump.insert("series".to_owned(), series.into());
     }
@@ -41,9 +37,6 @@ const OBSERVATIONS: &str =
         experiment::text as experiment_text
    from observations where project_id = $1 order by trace_id, start_time, id";
 const SCORES: &str = "select * from scores where project_id = $1 order by trace_id, id";
-const SERIES: &str = "select series_id, name, environment, labels::text as labels, kind, temporality, is_monotonic,
-        unit, details from metric_series where project_id = $1 order by name, labels::text, series_id";
-
 async fn rows(
     connection: &mut PgConnection,
     project: &str,
@@ -189,62 +182,4 @@ fn score(row: &PgRow) -> Value {
         "metadata": unfolded(text(row, "metadata")),
         "timestamp": time(row, "ts"),
     })
-}
-
-/// Series with their points, wherever these lie.
-async fn series(xtrace: &Xtrace, connection: &mut PgConnection, project: &str) -> Vec<Value> {
-    let rows = sqlx::query(SERIES)
-        .bind(project)
-        .fetch_all(connection)
-        .await
-        .unwrap();
-    let ids: Vec<i64> = rows.iter().map(|row| row.get("series_id")).collect();
-    let project = ProjectId::parse(project).unwrap();
-    let all = (
-        DateTime::UNIX_EPOCH,
-        DateTime::from_timestamp_nanos(i64::MAX),
-    );
-    let mut points: BTreeMap<i64, Vec<Value>> = BTreeMap::new();
-    read::points(&xtrace.store, &project, &ids, all, |id, found| {
-        points.insert(id, found.iter().map(point).collect());
-    })
-    .await
-    .unwrap();
-    rows.iter()
-        .map(|row| one_series(row, points.remove(&row.get("series_id"))))
-        .collect()
-}
-
-/// Time and number; what else a point says comes behind.
-fn point(point: &MetricPoint) -> Value {
-    let time =
-        DateTime::from_timestamp_nanos(point.time).to_rfc3339_opts(SecondsFormat::Micros, true);
-    let number = match &point.value {
-        PointValue::Double(number) => json!(number),
-        other => json!(format!("{other:?}")),
-    };
-    let mut shown = vec![json!(time), number];
-    if point.start != 0 || point.flags != 0 {
-        shown.extend([json!(point.start), json!(point.flags)]);
-    }
-    Value::Array(shown)
-}
-
-fn one_series(row: &PgRow, points: Option<Vec<Value>>) -> Value {
-    let mut series = json!({
-        "id": format!("{}{}", text(row, "name").unwrap(), text(row, "labels").unwrap()),
-        "name": text(row, "name"),
-        "environment": text(row, "environment"),
-        "labels": parsed(row, "labels"),
-        "points": points.unwrap_or_default(),
-    });
-    let kind: i16 = row.get("kind");
-    if kind != Kind::Native as i16 {
-        series["kind"] = kind.into();
-        series["temporality"] = row.get::<i16, _>("temporality").into();
-        series["isMonotonic"] = row.get::<bool, _>("is_monotonic").into();
-        series["unit"] = text(row, "unit").into();
-        series["details"] = parsed(row, "details");
-    }
-    series
 }

@@ -17,6 +17,7 @@ mod leftovers;
 mod log_content;
 mod logs;
 mod metadata;
+mod metrics;
 mod model;
 mod span;
 mod trace_fields;
@@ -36,6 +37,7 @@ use span::SpanMapping;
 pub(super) use context::Sender;
 pub(super) use log_content::{CONTENT_EVENTS, StoredRecord, StoredSpan, supplement};
 pub(super) use logs::map_logs;
+pub(super) use metrics::map_metrics;
 pub(crate) use trace_fields::{cut, cut_tags};
 
 /// Spans of one request, mapped.
@@ -45,18 +47,27 @@ pub(super) struct Mapped {
     pub(super) rejected: Vec<Rejected>,
 }
 
-/// A span that is not stored.
+/// A span or data point that is not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rejected {
     /// Why, in words that group equal causes.
     pub(super) reason: &'static str,
-    /// The span's name, as an example.
+    /// The name of the span or metric, as an example.
     pub(super) span: String,
     /// The name of its instrumentation scope.
     pub(super) scope: String,
 }
 
 impl Rejected {
+    /// Data points of series that are too many.
+    pub(super) fn by_limit(metric: &str) -> Self {
+        Self {
+            reason: "series limit: this metric or the project has too many series already",
+            span: metric.to_owned(),
+            scope: String::new(),
+        }
+    }
+
     /// A span, or what it says of its trace, that Postgres can't hold.
     pub(super) fn by_database(id: String) -> Self {
         Self {

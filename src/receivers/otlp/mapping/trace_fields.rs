@@ -53,14 +53,16 @@ pub(super) fn session_id(attributes: &Attributes) -> Option<String> {
     cut(attributes.first_text(&RULES.sessions))
 }
 
+/// Attributes that name the environment.
+pub(super) const ENVIRONMENT_KEYS: [&str; 3] = [
+    "langfuse.environment",
+    "deployment.environment.name",
+    "deployment.environment",
+];
+
 /// Section 5: each key on the span or record, then on the resource; none if nobody names one.
 pub(super) fn environment(attributes: &Attributes, resource: &Attributes) -> Option<String> {
-    const KEYS: [&str; 3] = [
-        "langfuse.environment",
-        "deployment.environment.name",
-        "deployment.environment",
-    ];
-    let mut named = KEYS
+    let mut named = ENVIRONMENT_KEYS
         .iter()
         .filter_map(|key| attributes.text(key).or_else(|| resource.text(key)));
     named.next().map(|name| environment::normalise(&name))

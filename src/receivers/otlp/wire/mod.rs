@@ -1,5 +1,7 @@
 //! What an OTLP export says, whichever encoding it came in. Texts borrow from the body.
 
+pub(super) mod metrics;
+
 use std::borrow::Cow;
 
 /// An `Export…ServiceRequest`: items by resource and scope. Those of all signals are alike.
@@ -236,9 +238,11 @@ impl<const N: usize> WireId<N> {
 pub(super) struct Caps {
     pub(super) resources: u32,
     pub(super) scopes: u32,
-    /// Spans or log records.
+    /// Spans, log records or metrics.
     pub(super) items: u32,
-    /// Attributes, events and links.
+    /// Data points of metrics.
+    pub(super) points: u32,
+    /// Attributes, events, links, exemplars and buckets.
     pub(super) attributes: u32,
 }
 
@@ -248,6 +252,7 @@ impl Default for Caps {
             resources: 10_000,
             scopes: 10_000,
             items: 100_000,
+            points: 200_000,
             attributes: 1_000_000,
         }
     }

@@ -1,6 +1,8 @@
 //! OTLP in JSON, as forgiving as proto3's JSON mapping allows: null is absent, numbers may be
 //! texts, unknown members are skipped, malformed ids spoil their span only. Enum names are refused.
 
+mod metrics;
+
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
@@ -11,7 +13,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::wire::{
+use crate::receivers::otlp::wire::{
     AnyValue, Caps, DecodeError, Event, Export, Item, KeyValue, Link, LogRecord, OfResource,
     OfScope, Resource, Scope, Span, Status, WireId,
 };

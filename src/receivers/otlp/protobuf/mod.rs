@@ -2,9 +2,11 @@
 //! text, and stops at the caps while it decodes. A test compares it with prost's decoder.
 //! Field numbers: opentelemetry-proto, `trace/v1`, `logs/v1`, `common/v1`, `resource/v1`.
 
+mod metrics;
+
 use std::borrow::Cow;
 
-use super::wire::{
+use crate::receivers::otlp::wire::{
     AnyValue, Caps, DecodeError, Event, Export, Item, KeyValue, Link, LogRecord, OfResource,
     OfScope, Resource, Scope, Span, Status, WireId, take,
 };
@@ -433,7 +435,7 @@ impl<'a> Field<'a> {
         if let Ok(text) = std::str::from_utf8(bytes) {
             return Ok(Cow::Borrowed(text));
         }
-        metrics::counter!("xtrace_repaired_total", "what" => "utf8").increment(1);
+        ::metrics::counter!("xtrace_repaired_total", "what" => "utf8").increment(1);
         Ok(String::from_utf8_lossy(bytes))
     }
 
