@@ -2,7 +2,7 @@
 //!
 //! Starts a private Postgres and xtrace, sends them load over HTTP from this process, and prints
 //! tables in Markdown. Parts (all, unless some are named): `write`, `latency`, `memory`, `growth`,
-//! `ingestion`, `reads`.
+//! `ingestion`, `metrics`, `reads`.
 //! `send URL TOKEN SPANS` sends spans to a server that runs already.
 //! `XTRACE_BENCH_DIR` names the directory of the data, `XTRACE_BENCH_SCALE` multiplies all sizes.
 
@@ -17,6 +17,7 @@
 mod baseline;
 mod bodies;
 mod machine;
+mod metrics;
 mod reads;
 mod send;
 mod write;
@@ -70,6 +71,9 @@ async fn main() {
     }
     if wants("ingestion") {
         write::ingestion(&postgres).await;
+    }
+    if wants("metrics") {
+        metrics::table(&postgres).await;
     }
     if wants("reads") {
         reads::table(&postgres).await;

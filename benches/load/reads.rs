@@ -105,7 +105,7 @@ async fn get(xtrace: &Xtrace, path: &str) -> Value {
     serde_json::from_slice(&fetch(xtrace, path).await).unwrap()
 }
 
-async fn fetch(xtrace: &Xtrace, path: &str) -> bytes::Bytes {
+pub(crate) async fn fetch(xtrace: &Xtrace, path: &str) -> bytes::Bytes {
     use std::sync::OnceLock;
     static HTTP: OnceLock<reqwest::Client> = OnceLock::new();
     let http = HTTP.get_or_init(reqwest::Client::new);

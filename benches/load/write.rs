@@ -70,7 +70,7 @@ fn gzip(bytes: &[u8]) -> Bytes {
     encoder.finish().unwrap().into()
 }
 
-fn points(points: u64) -> Load {
+pub(crate) fn points(points: u64) -> Load {
     const PER_REQUEST: usize = 512;
     let seconds = i64::try_from(now() / 1_000_000_000).unwrap();
     let body = move |number: u64| {
@@ -120,14 +120,14 @@ pub(crate) async fn ingestion(postgres: &Postgres) {
     run(postgres, "generation events of 2 KB", events(100_000)).await;
 }
 
-fn print_head() {
+pub(crate) fn print_head() {
     println!(
         "| load | items/s | CPU µs an item: xtrace | Postgres | both | generator | p50 ms | p99 ms | refused | memory MiB |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
 }
 
-fn print(name: &str, outcome: &Outcome, memory: u64) {
+pub(crate) fn print(name: &str, outcome: &Outcome, memory: u64) {
     println!(
         "| {name} | {:.0} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {memory} |",
         outcome.per_second(),
@@ -276,7 +276,6 @@ pub(crate) async fn table(postgres: &Postgres) {
         compressed(spans(SPANS, Format::Protobuf, 100_000, 16)),
     )
     .await;
-    run(postgres, "native metric points", points(1_000_000)).await;
     let url = postgres.database("load").await;
     let slow = Xtrace::start_row_by_row(&url).await;
     let by_row = send(postgres, &slow, spans(SPANS, Format::Protobuf, 20_000, 16)).await;
