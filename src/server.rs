@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use xtrace_model::ProjectId;
 use xtrace_store::{
-    Options, Store, StoreError, Writer, WriterLimits, keys, maintenance, metrics, projects, usage,
+    Options, Retention, Store, StoreError, Writer, WriterLimits, keys, maintenance, metrics,
+    projects, usage,
 };
 
 use crate::auth::Authenticator;
@@ -259,7 +260,7 @@ async fn prepare(
     writer: Writer,
     project: ProjectId,
     pair: KeyPair,
-    retention: maintenance::Retention,
+    retention: Retention,
 ) -> anyhow::Result<JoinHandle<()>> {
     const PAUSE: Duration = Duration::from_secs(1);
     match make_ready(&store, &project, &pair).await {
@@ -280,7 +281,7 @@ async fn prepare(
 }
 
 /// What runs beside requests for as long as the service does.
-async fn keep_up(store: Store, writer: Writer, retention: maintenance::Retention) {
+async fn keep_up(store: Store, writer: Writer, retention: Retention) {
     tokio::join!(
         usage::run(store.clone()),
         metrics::compact::run(store.clone()),

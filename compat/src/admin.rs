@@ -62,6 +62,8 @@ pub(crate) async fn create_project(
         metadata: json!({}),
         created_at: now,
         updated_at: now,
+        traces_retention_days: None,
+        metrics_retention_days: None,
     };
     let project = put(&store, project, Object::of_body(&body)?).await?;
     Ok((StatusCode::CREATED, Json(view(&project))))
@@ -94,14 +96,12 @@ async fn put(
         return Err(bad("Invalid project name. It must have 3 to 60 characters"));
     }
     name.clone_into(&mut project.name);
-    match body.get("retention").map(Value::as_f64) {
-        None | Some(Some(0.0)) => {}
-        Some(_) => {
-            return Err(bad(
-                "Invalid retention value. All projects keep traces for TRACES_RETENTION_DAYS; send 0",
-            ));
-        }
-    }
+    retention(body, "retention", &mut project.traces_retention_days)?;
+    retention(
+        body,
+        "metricsRetention",
+        &mut project.metrics_retention_days,
+    )?;
     if let Some(sent) = body.sent("metadata") {
         project.metadata = Value::Object(metadata(sent)?);
     }
@@ -111,6 +111,24 @@ async fn put(
             "A project with this name already exists".to_owned(),
         )),
     }
+}
+
+/// Days to keep, if they were sent; 0 is as long as the service keeps.
+fn retention(body: Object<'_>, name: &str, days: &mut Option<i32>) -> Result<(), CompatError> {
+    const DAYS: std::ops::RangeInclusive<i64> = 3..=36_500;
+    let Some(sent) = body.get(name) else {
+        return Ok(());
+    };
+    *days = match sent.as_i64() {
+        Some(0) => None,
+        Some(number) if DAYS.contains(&number) => i32::try_from(number).ok(),
+        _ => {
+            return Err(bad(format!(
+                "Invalid retention value. `{name}` must be 0, for what the service keeps, or 3 to 36500 days"
+            )));
+        }
+    };
+    Ok(())
 }
 
 /// An object, or the text of one.

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{Extension, RawQuery, State};
+use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
 use serde_json::{Value, json};
 use xtrace_model::Authentication;
 use xtrace_store::metrics::series::{self, Selector};
-use xtrace_store::metrics::{self, Aggregation, Answer, AnswerExemplar, MetricsQuery, derived};
+use xtrace_store::metrics::{
+    self, Aggregation, Answer, AnswerExemplar, AnswerSeries, Labels, MetricsQuery, derived,
+};
 
 use super::error::ApiError;
 use super::parameters::{Parameters, bad};
@@ -32,7 +36,7 @@ pub async fn query(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Authentication>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let caller = caller.map_err(ApiError::Auth)?;
     let parameters = Parameters::of(query.as_deref().unwrap_or_default());
     if parameters
@@ -43,7 +47,7 @@ pub async fn query(
     }
     let query = parameters.to_query(Utc::now())?;
     let answer = metrics::query(&gateway.store, &caller.project, &query).await?;
-    Ok(Json(to_json(&answer, query.exemplars)))
+    Ok(respond(&answer, query.exemplars))
 }
 
 impl Parameters {
@@ -123,28 +127,58 @@ fn parse_step(text: &str) -> Option<i64> {
     (1..=SECONDS_MAX).contains(&seconds).then_some(seconds)
 }
 
-fn to_json(answer: &Answer, with_exemplars: bool) -> Value {
-    let series: Vec<Value> = answer
+/// What is answered. Fifty thousand values are written without a tree of them being made first.
+#[derive(Serialize)]
+struct Body<'a> {
+    data: Vec<BodySeries<'a>>,
+    meta: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exemplars: Option<Vec<Value>>,
+}
+
+#[derive(Serialize)]
+struct BodySeries<'a> {
+    labels: &'a Labels,
+    values: Vec<BodyValue<'a>>,
+}
+
+#[derive(Serialize)]
+struct BodyValue<'a> {
+    timestamp: &'a str,
+    value: f64,
+}
+
+fn respond(answer: &Answer, with_exemplars: bool) -> Response {
+    let all = answer.series.iter().flat_map(|series| &series.values);
+    // Series mostly have the same buckets.
+    let mut times: BTreeMap<DateTime<Utc>, String> = BTreeMap::new();
+    for (at, _) in all {
+        times.entry(*at).or_insert_with(|| at.to_rfc3339());
+    }
+    let value = |(at, value): &(DateTime<Utc>, f64)| BodyValue {
+        timestamp: times.get(at).map_or("", String::as_str),
+        value: *value,
+    };
+    let series = |series: &'_ AnswerSeries| series.values.iter().map(value).collect();
+    let data: Vec<BodySeries<'_>> = answer
         .series
         .iter()
-        .map(|series| {
-            let values: Vec<Value> = series
-                .values
-                .iter()
-                .map(|(at, value)| json!({"timestamp": at.to_rfc3339(), "value": value}))
-                .collect();
-            json!({"labels": series.labels, "values": values})
+        .map(|one| BodySeries {
+            labels: &one.labels,
+            values: series(one),
         })
         .collect();
-    let mut meta = json!({"series_count": series.len(), "truncated": answer.truncated});
+    let mut meta = json!({"series_count": data.len(), "truncated": answer.truncated});
     if let Some(latest) = answer.series.iter().map(|series| series.latest).max() {
         meta["latest_ts"] = latest.to_rfc3339().into();
     }
-    let mut body = json!({"data": series, "meta": meta});
-    if with_exemplars {
-        body["exemplars"] = answer.exemplars.iter().map(exemplar).collect();
-    }
-    body
+    let exemplars = with_exemplars.then(|| answer.exemplars.iter().map(exemplar).collect());
+    Json(Body {
+        data,
+        meta,
+        exemplars,
+    })
+    .into_response()
 }
 
 /// A measurement, with the path of the trace that it was made in.

@@ -402,9 +402,9 @@ impl ServeConfig {
     }
 
     /// How long data is kept.
-    pub fn retention(&self) -> xtrace_store::maintenance::Retention {
+    pub fn retention(&self) -> xtrace_store::Retention {
         let days = |days: u32| (days > 0).then_some(i64::from(days));
-        xtrace_store::maintenance::Retention {
+        xtrace_store::Retention {
             traces_days: days(self.traces_retention_days),
             metrics_days: days(self.metrics_retention_days),
         }

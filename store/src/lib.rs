@@ -9,7 +9,7 @@
 //!   observations that wait for their trace.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
 //! - [`analytics`]: numbers about many rows, by dimensions and over time.
-//! - [`usage`]: sums by hour, kept up to date. `partitions`, [`maintenance`]: day partitions ahead of time, and retention behind it.
+//! - [`usage`]: sums by hour, kept up to date. `partitions`, [`maintenance`]: day partitions ahead of time, and `retention` behind it.
 
 pub mod analytics;
 pub mod annotation_queues;
@@ -37,6 +37,7 @@ pub mod price_book;
 pub mod projects;
 pub mod prompts;
 pub mod recent;
+mod retention;
 pub mod score_configs;
 pub mod scores;
 pub mod sessions;
@@ -49,4 +50,5 @@ pub use database::{Options, Readiness, Store, built_in_models, prices};
 pub use error::StoreError;
 pub use page::Page;
 pub use price_book::PriceBook;
+pub use retention::Retention;
 pub use writer::{Committed, Method, Queue, Writer, WriterLimits};

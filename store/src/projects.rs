@@ -18,13 +18,16 @@ pub struct Project {
     pub metadata: Value,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    pub traces_retention_days: Option<i32>,
+    pub metrics_retention_days: Option<i32>,
 }
 
 /// Another project has that name.
 #[derive(Debug)]
 pub struct NameTaken;
 
-const COLUMNS: &str = "id, name, metadata, created_at, updated_at";
+const COLUMNS: &str = "id, name, metadata, created_at, updated_at, traces_retention_days, \
+    metrics_retention_days";
 
 /// Makes sure that the project is there; a new one is named like its id.
 pub async fn ensure(
@@ -65,15 +68,19 @@ pub async fn all(store: &Store) -> Result<Vec<Project>, StoreError> {
 /// Writes a project, new or changed.
 pub async fn put(store: &Store, project: &Project) -> Result<Result<(), NameTaken>, StoreError> {
     let written = sqlx::query(
-        "insert into projects (id, name, metadata, created_at, updated_at) values ($1, $2, $3, $4, $5)
+        "insert into projects (id, name, metadata, created_at, updated_at, traces_retention_days,
+            metrics_retention_days) values ($1, $2, $3, $4, $5, $6, $7)
          on conflict (id) do update set name = excluded.name, metadata = excluded.metadata,
-            updated_at = excluded.updated_at",
+            updated_at = excluded.updated_at, traces_retention_days = excluded.traces_retention_days,
+            metrics_retention_days = excluded.metrics_retention_days",
     )
     .bind(&project.id)
     .bind(&project.name)
     .bind(&project.metadata)
     .bind(project.created_at)
     .bind(project.updated_at)
+    .bind(project.traces_retention_days)
+    .bind(project.metrics_retention_days)
     .execute(store.write())
     .await;
     match written {

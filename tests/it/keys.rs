@@ -246,7 +246,7 @@ async fn only_administrators_see_other_projects() {
         (json!({"name": "ab"}), "Invalid project name"),
         (json!({}), "Invalid project name"),
         (
-            json!({"name": "name", "retention": 7}),
+            json!({"name": "name", "retention": 2}),
             "Invalid retention value",
         ),
         (

@@ -15,13 +15,14 @@ mod langfuse; // what Langfuse's clients write and read
 mod langfuse_sdks; // every major version of Langfuse's SDKs
 mod limits; // rate limits and request ids
 mod logs; // log records, in and out
-mod merging;
-mod metrics; // any order, any split, any repetition
-mod official;
+mod merging; // any order, any split, any repetition
+mod metrics; // points in blocks, in chunks, and on the way
+mod nebula; // a day of a GPU cluster
+mod official; // answers against Langfuse's spec
 mod openapi; // docs/openapi.yaml against the server
 mod otlp_grpc; // OTLP over gRPC, frame by frame
-mod otlp_http;
-mod otlp_metrics; // encodings, protocols, browsers, listeners
+mod otlp_http; // encodings, protocols, browsers, listeners
+mod otlp_metrics; // nothing is lost; percentiles, growth, series of generations
 mod poison; // what Postgres refuses fails alone
 mod process; // the program: command line, private Postgres, signals
 mod retention; // old data goes, young data stays

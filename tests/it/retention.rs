@@ -1,11 +1,12 @@
 //! Old data goes, young data stays, and wild clocks make no partitions.
 
 use chrono::{TimeDelta, Utc};
+use reqwest::Method;
 use serde_json::json;
-use xtrace_store::maintenance::{self, Retention};
 use xtrace_store::metrics::compact;
+use xtrace_store::{Retention, maintenance, projects};
 
-use crate::harness::Xtrace;
+use crate::harness::{Xtrace, answer};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn data_beyond_its_retention_is_dropped() {
@@ -112,4 +113,67 @@ async fn rows_that_waited_in_the_default_partition_move_to_their_own() {
         .unwrap();
     assert_eq!(after, partition);
     assert_eq!(xtrace.get("/api/public/observations/o").await.0, 200);
+}
+
+/// What one project keeps for less or more time than the others is its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn projects_may_keep_less_or_more() {
+    let xtrace = Xtrace::start().await;
+    let project = async |id: &str, traces: Option<i32>, metrics: Option<i32>| {
+        let keys = xtrace.project(id).await;
+        let project = xtrace_model::ProjectId::parse(id).unwrap();
+        let mut stored = projects::find(&xtrace.store, &project)
+            .await
+            .unwrap()
+            .unwrap();
+        stored.traces_retention_days = traces;
+        stored.metrics_retention_days = metrics;
+        projects::put(&xtrace.store, &stored)
+            .await
+            .unwrap()
+            .unwrap();
+        keys
+    };
+    let (short, long) = (
+        project("short", Some(5), Some(3)).await,
+        project("long", Some(60), Some(60)).await,
+    );
+    let other = xtrace.project("other").await;
+    let all = [("short", &short), ("long", &long), ("other", &other)];
+    for (_, keys) in all {
+        for days in [0, 4, 10, 40, 70] {
+            let at = (Utc::now() - TimeDelta::days(days)).to_rfc3339();
+            let id = format!("d{days}");
+            let batch = json!({"trace": {"id": id, "timestamp": at}, "observations": [{"id": id, "traceId": id, "startTime": at}]});
+            let points = json!({"metrics": [{"name": id, "value": 1, "timestamp": at}]});
+            for (path, body) in [("/v1/l/batch", batch), ("/v1/metrics/batch", points)] {
+                let request = xtrace.request_as(keys, Method::POST, path).json(&body);
+                assert_eq!(answer(request).await.0, 200);
+            }
+        }
+    }
+    compact::once(&xtrace.store, 0).await.unwrap();
+    let retention = Retention {
+        traces_days: Some(30),
+        metrics_days: Some(30),
+    };
+    maintenance::once(&xtrace.store, retention).await.unwrap();
+    let mut sql = xtrace.sql().await;
+    for (table, expected) in [
+        ("traces", [2, 4, 3]),
+        ("observations", [2, 4, 3]),
+        ("metric_chunks", [1, 4, 3]),
+    ] {
+        for ((name, _), expected) in all.iter().zip(expected) {
+            let count = sqlx::AssertSqlSafe(format!(
+                "select count(*) from {table} where project_id = $1"
+            ));
+            let rows: i64 = sqlx::query_scalar(count)
+                .bind(*name)
+                .fetch_one(&mut sql)
+                .await
+                .unwrap();
+            assert_eq!(rows, expected, "{table} of {name}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
-use xtrace_store::maintenance::{self, Retention};
+use xtrace_store::{Retention, maintenance};
 
 use crate::harness::Xtrace;
 

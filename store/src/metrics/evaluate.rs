@@ -62,16 +62,59 @@ impl View {
 pub(super) struct Groups<'a> {
     query: &'a MetricsQuery,
     view: View,
+    window: Window,
+    groups: BTreeMap<Labels, Group>,
+}
+
+/// The range, and how it is cut into buckets.
+#[derive(Clone, Copy)]
+struct Window {
     from: Nanos,
     to: Nanos,
-    groups: BTreeMap<Labels, Group>,
-    truncated: bool,
+    step: Nanos,
+}
+
+impl Window {
+    fn contains(&self, at: Nanos) -> bool {
+        (self.from..=self.to).contains(&at)
+    }
+
+    /// When the bucket of a moment begins.
+    fn bucket_of(&self, at: Nanos) -> Nanos {
+        at.div_euclid(self.step) * self.step
+    }
+
+    /// Points of one bucket: those before the range, those within, those after.
+    fn split<'a>(&self, points: &'a [MetricPoint]) -> [&'a [MetricPoint]; 3] {
+        let (rest, after) = points.split_at(points.partition_point(|point| point.time <= self.to));
+        let (before, within) = rest.split_at(rest.partition_point(|point| point.time < self.from));
+        [before, within, after]
+    }
 }
 
 #[derive(Default)]
 struct Group {
     latest: Nanos,
     buckets: BTreeMap<Nanos, Bucket>,
+    truncated: bool,
+}
+
+impl Group {
+    /// Adds to a bucket, if that is among the newest.
+    fn add(&mut self, begins: Nanos, more: Bucket) {
+        self.latest = self.latest.max(more.last.0);
+        if let Some(bucket) = self.buckets.get_mut(&begins) {
+            return bucket.merge(more);
+        }
+        if self.buckets.len() >= BUCKETS_MAX {
+            self.truncated = true;
+            match self.buckets.first_entry() {
+                Some(oldest) if *oldest.key() < begins => drop(oldest.remove()),
+                _ => return,
+            }
+        }
+        self.buckets.insert(begins, more);
+    }
 }
 
 /// What lies in a bucket of time.
@@ -97,11 +140,13 @@ impl<'a> Groups<'a> {
         Self {
             query,
             view,
-            from: nanos(query.from),
-            // A question ends with a microsecond, points with nanoseconds.
-            to: nanos(query.to).saturating_add(999),
+            window: Window {
+                from: nanos(query.from),
+                // A question ends with a microsecond, points with nanoseconds.
+                to: nanos(query.to).saturating_add(999),
+                step: query.step_s.saturating_mul(SECOND),
+            },
             groups: BTreeMap::new(),
-            truncated: false,
         }
     }
 
@@ -137,98 +182,78 @@ impl<'a> Groups<'a> {
 
     fn add_numbers(&mut self, labels: Labels, series: &Found, points: &[MetricPoint]) {
         let keeps_values = self.query.aggregation.fraction().is_some();
+        let (window, group) = self.group(labels);
         let mut before: Option<&MetricPoint> = None;
-        for point in points {
-            let Some(value) = point.value.number().filter(|value| !value.is_nan()) else {
-                continue;
-            };
-            let grown = growth::of_number(series, before, point, self.from);
-            before = Some(point);
-            let Some(bucket) = self.bucket(&labels, point.time) else {
-                continue;
-            };
-            let is_first = bucket.count == 0;
-            bucket.min = if is_first {
-                value
-            } else {
-                bucket.min.min(value)
-            };
-            bucket.max = if is_first {
-                value
-            } else {
-                bucket.max.max(value)
-            };
-            if is_first || point.time >= bucket.last.0 {
-                bucket.last = (point.time, value);
-            }
-            bucket.count += 1;
-            bucket.sum += value;
-            bucket.grown += grown.unwrap_or(0.0);
-            if keeps_values {
-                bucket.values.push(value);
+        for points in points.chunk_by(|a, b| window.bucket_of(a.time) == window.bucket_of(b.time)) {
+            for points in window.split(points) {
+                let is_within = points
+                    .first()
+                    .is_some_and(|first| window.contains(first.time));
+                let mut of_bucket = Bucket::default();
+                for point in points {
+                    let Some(value) = point.value.number().filter(|value| !value.is_nan()) else {
+                        continue;
+                    };
+                    if is_within {
+                        let grown = growth::of_number(series, before, point, window.from);
+                        of_bucket.add(point.time, value, grown.unwrap_or(0.0));
+                        if keeps_values {
+                            of_bucket.values.push(value);
+                        }
+                    }
+                    before = Some(point);
+                }
+                if of_bucket.count > 0 {
+                    group.add(window.bucket_of(points[0].time), of_bucket);
+                }
             }
         }
     }
 
     fn add_distributions(&mut self, labels: &Labels, series: &Found, points: &[MetricPoint]) {
+        let fraction = self.query.aggregation.fraction();
+        let (window, group) = self.group(labels.clone());
         let mut before: Option<&MetricPoint> = None;
         for point in points {
             let PointValue::Distribution(whole) = &point.value else {
                 continue;
             };
-            let grown = growth::of_distribution(series, before, point, self.from);
+            let grown = growth::of_distribution(series, before, point, window.from);
             before = Some(point);
-            let fraction = self.query.aggregation.fraction();
-            let Some(bucket) = self.bucket(labels, point.time) else {
+            if !window.contains(point.time) {
                 continue;
+            }
+            let mut of_bucket = Bucket {
+                last: (point.time, f64::NAN),
+                count: 1,
+                ..Bucket::default()
             };
-            bucket.count += 1;
-            let spread = bucket.spread.get_or_insert_default();
+            let spread = of_bucket.spread.get_or_insert_default();
             if let Some(grown) = &grown {
                 spread.add(grown);
-                if grown.count > 0 && point.time >= bucket.last.0 {
-                    let mean = grown.sum.unwrap_or(f64::NAN) / grown.count as f64;
-                    bucket.last = (point.time, mean);
-                }
+                of_bucket.last.1 = grown.sum.unwrap_or(f64::NAN) / grown.count as f64;
             }
             // Quantiles that the sender computed can't be added up: the greatest is told.
             if let (Shape::Quantiles(quantiles), Some(fraction)) = (&whole.shape, fraction) {
-                let of = quantiles
-                    .iter()
-                    .find(|(quantile, _)| (quantile - fraction).abs() < 1e-9);
-                bucket.values.extend(of.map(|(_, value)| *value));
+                let is_it = |(quantile, _): &&(f64, f64)| (quantile - fraction).abs() < 1e-9;
+                let of = quantiles.iter().find(is_it);
+                of_bucket.values.extend(of.map(|(_, value)| *value));
             }
+            group.add(window.bucket_of(point.time), of_bucket);
         }
     }
 
-    /// The bucket of a moment, if that is within the range and the bucket among the newest.
-    fn bucket(&mut self, labels: &Labels, at: Nanos) -> Option<&mut Bucket> {
-        if !(self.from..=self.to).contains(&at) {
-            return None;
-        }
-        if !self.groups.contains_key(labels) {
-            self.groups.insert(labels.clone(), Group::default());
-        }
-        let group = self.groups.get_mut(labels)?;
-        group.latest = group.latest.max(at);
-        let step = self.query.step_s.saturating_mul(SECOND);
-        let begins = at.div_euclid(step) * step;
-        if group.buckets.len() >= BUCKETS_MAX && !group.buckets.contains_key(&begins) {
-            self.truncated = true;
-            let oldest = *group.buckets.first_key_value()?.0;
-            if begins < oldest {
-                return None;
-            }
-            group.buckets.remove(&oldest);
-        }
-        Some(group.buckets.entry(begins).or_default())
+    fn group(&mut self, labels: Labels) -> (Window, &mut Group) {
+        (self.window, self.groups.entry(labels).or_default())
     }
 
     pub(super) fn answer(self) -> Answer {
         let value = |bucket: &mut Bucket| bucket.value(self.query);
         let utc = DateTime::from_timestamp_nanos;
         let mut series: Vec<AnswerSeries> = Vec::new();
+        let mut truncated = false;
         for (labels, group) in self.groups {
+            truncated |= group.truncated;
             let values: Vec<_> = group
                 .buckets
                 .into_iter()
@@ -244,7 +269,7 @@ impl<'a> Groups<'a> {
             }
         }
         series.sort_by(|a, b| (b.latest, &a.labels).cmp(&(a.latest, &b.labels)));
-        let truncated = self.truncated || series.len() > SERIES_MAX;
+        truncated |= series.len() > SERIES_MAX;
         series.truncate(SERIES_MAX);
         Answer {
             series,
@@ -255,6 +280,33 @@ impl<'a> Groups<'a> {
 }
 
 impl Bucket {
+    fn add(&mut self, at: Nanos, value: f64, grown: f64) {
+        if self.count == 0 {
+            (self.min, self.max) = (value, value);
+        }
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        self.last = (at, value);
+        self.count += 1;
+        self.sum += value;
+        self.grown += grown;
+    }
+
+    fn merge(&mut self, more: Self) {
+        self.min = self.min.min(more.min);
+        self.max = self.max.max(more.max);
+        self.count += more.count;
+        self.sum += more.sum;
+        self.grown += more.grown;
+        if more.last.0 >= self.last.0 && !more.last.1.is_nan() || self.last.1.is_nan() {
+            self.last = more.last;
+        }
+        self.values.extend(more.values);
+        if let Some(spread) = more.spread {
+            self.spread.get_or_insert_default().merge(spread);
+        }
+    }
+
     fn value(&mut self, query: &MetricsQuery) -> Option<f64> {
         let value = match &self.spread {
             Some(spread) => self.of_spread(spread, query)?,

@@ -31,21 +31,25 @@ use chrono::{DateTime, Utc};
 
 use crate::{Store, StoreError};
 
-/// Forgets what was not moved into chunks before that time, and series without any point since.
-pub(crate) async fn forget(store: &Store, before: DateTime<Utc>) -> Result<(), StoreError> {
-    sqlx::query("delete from metric_blocks where last_at < $1 and project_id is not null")
-        .bind(before)
-        .execute(store.background())
-        .await?;
-    sqlx::query(
-        "delete from metric_series s where s.seen < $1::date
-            and not exists (select from metric_blocks b where b.project_id = s.project_id
-                               and b.shard = ((s.series_id % 64) + 64) % 64)
-            and not exists (select from metric_chunks c
-                             where c.project_id = s.project_id and c.series_id = s.series_id)",
-    )
-    .bind(before)
-    .execute(store.background())
-    .await?;
+/// Forgets what a project measured before that time and was not moved into chunks, and series without any
+/// point since.
+pub(crate) async fn forget(
+    store: &Store,
+    project: &str,
+    before: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    const BLOCKS: &str = "delete from metric_blocks where project_id = $1 and last_at < $2";
+    // A series that shares its shard with points that were not moved may have some of them.
+    const SERIES: &str = "delete from metric_series s where s.project_id = $1 and s.seen < $2::date
+        and not exists (select from metric_blocks b where b.project_id = $1
+                           and b.shard = ((s.series_id % 64) + 64) % 64)
+        and not exists (select from metric_chunks c where c.project_id = $1 and c.series_id = s.series_id)";
+    for statement in [BLOCKS, SERIES] {
+        sqlx::query(statement)
+            .bind(project)
+            .bind(before)
+            .execute(store.background())
+            .await?;
+    }
     Ok(())
 }

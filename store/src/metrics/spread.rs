@@ -137,6 +137,17 @@ impl Spread {
         });
     }
 
+    pub(super) fn merge(&mut self, other: Self) {
+        self.count += other.count;
+        self.sum += other.sum;
+        self.min = least(self.min, other.min);
+        self.max = greatest(self.max, other.max);
+        self.buckets = match (self.buckets.take(), other.buckets) {
+            (Some(one), Some(other)) => Some(one.with(other)),
+            (one, other) => one.or(other),
+        };
+    }
+
     /// A value that the fraction of measurements is not above; `None` if nothing was measured, or nobody knows.
     pub(super) fn quantile(&self, fraction: f64) -> Option<f64> {
         let found = self

@@ -323,7 +323,7 @@ async fn what_nobody_refers_to_goes_in_the_end() {
             .await
             .unwrap();
     }
-    let retention = xtrace_store::maintenance::Retention::default();
+    let retention = xtrace_store::Retention::default();
     xtrace_store::maintenance::once(&xtrace.store, retention)
         .await
         .unwrap();
