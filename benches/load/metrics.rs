@@ -380,14 +380,18 @@ async fn stream(address: String) -> (f64, usize) {
             .header("content-type", "application/json")
             .body(body);
         tasks.spawn(async move {
-            request
-                .send()
-                .await
-                .is_ok_and(|answer| answer.status().is_success())
+            match request.send().await {
+                Ok(answer) if answer.status().is_success() => None,
+                Ok(answer) => Some(format!("{}", answer.status())),
+                Err(error) => Some(format!("{error:?}")),
+            }
         });
     }
     let outcomes = tasks.join_all().await;
-    let sent = outcomes.iter().filter(|ok| **ok).count();
+    for fault in outcomes.iter().flatten() {
+        println!("not acknowledged: {fault}");
+    }
+    let sent = outcomes.iter().filter(|fault| fault.is_none()).count();
     let per_second = sent as f64 * PER_BATCH as f64 / began.elapsed().as_secs_f64();
     (per_second, outcomes.len() - sent)
 }

@@ -4,4 +4,5 @@
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     xtrace::receivers::otlp::decodes(bytes, false);
     xtrace::receivers::otlp::decodes_as_logs(bytes, false);
+    xtrace::receivers::otlp::decodes_as_metrics(bytes, false);
 });

@@ -10,6 +10,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use xtrace::receivers::body::{BodyError, Encoding};
 
+use crate::golden::protobuf_metrics;
 use crate::harness::{SeparateXtrace, TOKEN, Xtrace, answer};
 
 /// Memory that the server may ever hold, in a debug build.
@@ -176,7 +177,12 @@ async fn many_large_requests_at_once_wait_or_are_refused() {
 async fn bodies_above_the_limit_are_refused_on_the_wire_and_inflated() {
     let xtrace = Xtrace::start_with(&["--max-request-body-bytes", "1024"]).await;
     let large = vec![b' '; 2000];
-    for path in ["/v1/traces", "/v1/l/batch", "/v1/metrics/batch"] {
+    for path in [
+        "/v1/traces",
+        "/v1/metrics",
+        "/v1/l/batch",
+        "/v1/metrics/batch",
+    ] {
         let (status, said) = post(&xtrace.url, path, [JSON, "identity"], large.clone()).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{path}");
         assert!(
@@ -233,6 +239,7 @@ fn any_bytes_are_answered() {
             let decode_both = |bytes: &[u8]| {
                 xtrace::receivers::otlp::decodes(bytes, is_json);
                 xtrace::receivers::otlp::decodes_as_logs(bytes, is_json);
+                xtrace::receivers::otlp::decodes_as_metrics(bytes, is_json);
             };
             decode_both(&bytes);
             let mut spoiled = seed.clone();
@@ -248,6 +255,40 @@ fn any_bytes_are_answered() {
                     Err(error) => prop_assert_eq!(error, BodyError::Corrupt),
                 }
             }
+            Ok(())
+        });
+    assert!(outcome.is_ok(), "{outcome:?}");
+}
+
+/// The same for metrics, from a request of histograms.
+#[test]
+fn any_bytes_are_answered_as_metrics() {
+    let seed = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/otlp-metrics/histograms/request.json"
+    );
+    let json = std::fs::read(seed).unwrap();
+    let protobuf = protobuf_metrics::from_json(&serde_json::from_slice(&json).unwrap()).unwrap();
+    let project = xtrace_model::ProjectId::parse("p").unwrap();
+    // The store is never connected: it knows no series.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _context = runtime.enter();
+    let store = xtrace_store::Store::new(&xtrace_store::Options::new("postgres:///")).unwrap();
+    let strategy = (
+        any::<bool>(),
+        prop::collection::vec(any::<u8>(), 0..20),
+        0..protobuf.len(),
+    );
+    let outcome =
+        TestRunner::new(Config::with_cases(4000)).run(&strategy, |(is_json, bytes, at)| {
+            let mut spoiled = if is_json {
+                json.clone()
+            } else {
+                protobuf.clone()
+            };
+            let end = (at + bytes.len()).min(spoiled.len());
+            spoiled.splice(at..end, bytes.iter().copied());
+            xtrace::receivers::otlp::batch_of_metrics(&spoiled, is_json, &project, &store);
             Ok(())
         });
     assert!(outcome.is_ok(), "{outcome:?}");

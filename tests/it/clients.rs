@@ -129,6 +129,58 @@ async fn the_otel_python_sdk_exports_logs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_otel_python_sdk_exports_metrics() {
+    for (protocol, temporality) in [("http", "cumulative"), ("grpc", "delta")] {
+        let xtrace = Xtrace::start().await;
+        let mut python = Command::new(program("otel-python/bin/python"));
+        python
+            .arg(script("otel-python/metrics.py"))
+            .args([protocol, temporality])
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &xtrace.url)
+            .env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+            .env(
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                format!("authorization=Bearer%20{TOKEN}"),
+            );
+        let trace_id = run(&mut python).await;
+        let ask = async |query: &str| {
+            let path = format!("/api/public/metrics/query?step=1d&{query}");
+            let (status, body) = xtrace.get(&path).await;
+            assert_eq!(status, 200, "{query}: {body}");
+            body
+        };
+        for (query, expected) in [
+            ("name=requests&agg=increase", 23.0),
+            ("name=depth&agg=last", 3.0),
+            ("name=duration&agg=count", 10.0),
+            ("name=duration&agg=avg", 0.55),
+            ("name=size&agg=max", 512.0),
+            ("name=temperature&environment=staging", 36.6),
+        ] {
+            let body = ask(query).await;
+            let values = &body["data"][0]["values"];
+            // The export may have begun before midnight.
+            let sum: f64 = values
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["value"].as_f64().unwrap())
+                .sum();
+            assert!(
+                (sum - expected).abs() < 1e-9,
+                "{temporality} {query}: {body}"
+            );
+        }
+        let body = ask("name=requests&exemplars=true").await;
+        assert_eq!(
+            body["data"][0]["labels"],
+            json!({"model": "gpt-4o", "stream": "true"})
+        );
+        assert_eq!(body["exemplars"][0]["traceId"], json!(trace_id), "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_otel_rust_sdk_exports_zstd_over_http_and_grpc() {
     let xtrace = Xtrace::start().await;
     for protocol in ["http", "grpc"] {

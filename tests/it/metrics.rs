@@ -237,3 +237,24 @@ async fn series_have_a_limit() {
     assert_eq!(send("b", 0..5).await.0, 200);
     assert_eq!(send("c", 0..1).await.0, 400);
 }
+
+/// Many who tell of the same new series at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn new_series_may_come_from_many_at_once() {
+    let xtrace = Xtrace::start().await;
+    let posts: Vec<_> = (0..24_u64)
+        .map(|request| {
+            let at = Utc::now() + TimeDelta::milliseconds(request.cast_signed());
+            let points: Vec<Value> = (0..1000)
+                .map(|n| point("crowd", (request * 300 + n * 7) % 3000, at, 1.0))
+                .collect();
+            let post = xtrace.request(reqwest::Method::POST, BATCH);
+            tokio::spawn(answer(post.json(&json!({"metrics": points}))))
+        })
+        .collect();
+    for post in posts {
+        let (status, body) = post.await.unwrap();
+        assert_eq!(status, 200, "{body}");
+    }
+    assert_eq!(stored(&xtrace, "crowd").await.len(), 24_000);
+}

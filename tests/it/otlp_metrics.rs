@@ -8,6 +8,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use xtrace_store::metrics::compact;
 
+use crate::golden::protobuf_metrics;
 use crate::golden::series::{dump, plain_members};
 use crate::harness::Xtrace;
 
@@ -295,11 +296,15 @@ fn lines_of_series(series: &[Value]) -> Vec<String> {
 async fn a_request_can_be_made_again_of_what_is_stored() {
     let xtrace = Xtrace::start().await;
     let request = everything();
-    // The second mount, and once more.
+    // The second mount, and once more, and once in protobuf.
     for path in ["/api/public/otel/v1/metrics", "/v1/metrics"] {
         let (status, body) = xtrace.post(path, &request).await;
         assert_eq!((status, body), (StatusCode::OK, json!({})), "{path}");
     }
+    let protobuf = protobuf_metrics::from_json(&request).unwrap();
+    let post = xtrace.request(Method::POST, "/v1/metrics").body(protobuf);
+    let post = post.header("content-type", "application/x-protobuf");
+    assert_eq!(post.send().await.unwrap().status(), StatusCode::OK);
     let expected = lines_of_request(&request);
     assert_eq!(expected.len(), 14);
     let mut sql = xtrace.sql().await;

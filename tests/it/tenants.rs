@@ -58,9 +58,11 @@ async fn the_same_ids_in_two_projects_are_two() {
 }
 
 /// Every protected path, with a method that it takes.
-const PROTECTED: [(&str, &str); 37] = [
+const PROTECTED: [(&str, &str); 39] = [
     ("POST", "/v1/traces"),
     ("POST", "/api/public/otel/v1/traces"),
+    ("POST", "/v1/metrics"),
+    ("POST", "/api/public/otel/v1/metrics"),
     ("POST", "/v1/logs"),
     ("POST", "/api/public/otel/v1/logs"),
     ("GET", "/api/public/logs"),

@@ -4,7 +4,7 @@
 mod case;
 mod compare;
 mod protobuf;
-mod protobuf_metrics;
+pub(crate) mod protobuf_metrics;
 mod rows;
 pub(crate) mod series;
 

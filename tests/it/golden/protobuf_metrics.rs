@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::protobuf::{id, key_value, list, number, resource, scope, small, text};
 
 /// The request; none if protobuf can't say the same.
-pub(super) fn from_json(json: &Value) -> Option<Vec<u8>> {
+pub(crate) fn from_json(json: &Value) -> Option<Vec<u8>> {
     let resource_metrics = list(json, "resourceMetrics", resource_metrics)?;
     Some(ExportMetricsServiceRequest { resource_metrics }.encode_to_vec())
 }
