@@ -3,7 +3,7 @@
 //! - Write: `series` (who may join), `insert` → `blocks`. `compact`: from `blocks` into `chunks` of one series,
 //!   both written by `codec` over `bytes`. `exemplars`: links from points to traces.
 //! - Read: [`series::select`] finds series, [`read::points`] their points: any dialect begins with these two.
-//! - Answer: [`query`] makes buckets of time, with `evaluate`, `growth` and `spread`; [`derived`] computes
+//! - Answer: [`query()`] makes buckets of time, with `evaluate`, `growth` and `spread`; [`derived`] computes
 //!   series from observations.
 
 mod blocks;

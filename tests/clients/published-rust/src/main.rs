@@ -54,7 +54,8 @@ async fn main() {
         timestamp: Utc::now() - Duration::seconds(age_s),
     };
     client.push_metrics(&[point(4.0, 120), point(6.0, 1)]).await.unwrap();
-    assert_eq!(client.list_metric_names().await.unwrap(), ["queue_depth"]);
+    let names = client.list_metric_names().await.unwrap();
+    assert_eq!(names[0], "queue_depth");
     let query = MetricsQueryParams {
         name: "queue_depth".to_owned(),
         labels: Some(HashMap::from([("node_id".to_owned(), "node-1".to_owned())])),
