@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::{Extension, RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 use xtrace_model::Authentication;
@@ -47,7 +47,8 @@ pub async fn query(
     }
     let query = parameters.to_query(Utc::now())?;
     let answer = metrics::query(&gateway.store, &caller.project, &query).await?;
-    Ok(respond(&answer, query.exemplars))
+    let traces = query.exemplars.then(|| traces_of(&query));
+    Ok(respond(&answer, traces))
 }
 
 impl Parameters {
@@ -148,7 +149,20 @@ struct BodyValue<'a> {
     value: f64,
 }
 
-fn respond(answer: &Answer, with_exemplars: bool) -> Response {
+/// The list of all traces of the range, newest first.
+fn traces_of(query: &MetricsQuery) -> String {
+    let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Micros, true);
+    let mut parameters = form_urlencoded::Serializer::new(String::new());
+    parameters.append_pair("fromTimestamp", &time(query.from));
+    parameters.append_pair("toTimestamp", &time(query.to));
+    if let Some(environment) = &query.selector.environment {
+        parameters.append_pair("environment", environment);
+    }
+    format!("/api/public/traces?{}", parameters.finish())
+}
+
+/// `traces` is given if exemplars were asked for.
+fn respond(answer: &Answer, traces: Option<String>) -> Response {
     let all = answer.series.iter().flat_map(|series| &series.values);
     // Series mostly have the same buckets.
     let mut times: BTreeMap<DateTime<Utc>, String> = BTreeMap::new();
@@ -172,7 +186,10 @@ fn respond(answer: &Answer, with_exemplars: bool) -> Response {
     if let Some(latest) = answer.series.iter().map(|series| series.latest).max() {
         meta["latest_ts"] = latest.to_rfc3339().into();
     }
-    let exemplars = with_exemplars.then(|| answer.exemplars.iter().map(exemplar).collect());
+    let exemplars = traces.map(|traces| {
+        meta["traces"] = traces.into();
+        answer.exemplars.iter().map(exemplar).collect()
+    });
     Json(Body {
         data,
         meta,

@@ -15,7 +15,7 @@ pub enum StoreError {
     #[error("the database is unavailable")]
     Unavailable(#[source] Option<sqlx::Error>),
     /// The query took longer than the statement timeout. Ask for less.
-    #[error("the query took too long")]
+    #[error("the query took too long; ask for a shorter range or for less")]
     Timeout,
     /// Postgres can't hold a value as it is; sending it again won't help.
     #[error("the database refuses a value")]

@@ -146,5 +146,7 @@ pub async fn delete(store: &Store, project: &ProjectId) -> Result<(), StoreError
         .bind(project.as_str())
         .execute(store.background())
         .await?;
+    // One of the same name would find none of its series in the dictionary.
+    store.series().forget_all();
     Ok(())
 }

@@ -7,6 +7,7 @@ mod clients; // real SDKs from their registries
 mod decoders; // our decoder against prost's
 mod fake_model;
 mod faults; // kills, cuts, full disks: what is acknowledged is there
+mod generations; // series that observations make
 mod golden; // fixtures: wire bytes in, answers and rows out
 mod harness; // a real server on a real database
 mod instrumentations;
@@ -22,7 +23,7 @@ mod official; // answers against Langfuse's spec
 mod openapi; // docs/openapi.yaml against the server
 mod otlp_grpc; // OTLP over gRPC, frame by frame
 mod otlp_http; // encodings, protocols, browsers, listeners
-mod otlp_metrics; // nothing is lost; percentiles, growth, series of generations
+mod otlp_metrics; // nothing is lost; percentiles, growth
 mod poison; // what Postgres refuses fails alone
 mod process; // the program: command line, private Postgres, signals
 mod retention; // old data goes, young data stays

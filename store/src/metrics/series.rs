@@ -76,6 +76,12 @@ impl Store {
 }
 
 impl SeriesCache {
+    /// Whatever comes is described again.
+    pub(crate) fn forget_all(&self) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.clear();
+    }
+
     pub(crate) fn remember(&self, written: &[SeriesId], today: NaiveDate) {
         if written.is_empty() {
             return;
