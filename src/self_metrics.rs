@@ -45,6 +45,30 @@ pub fn install() {
     recorder();
 }
 
+/// What is so now, with what it means.
+const GAUGES: [(&str, &str); 8] = [
+    ("xtrace_queue_bytes", "Bytes that wait or are being written"),
+    ("xtrace_queue_rows", "Rows that wait or are being written"),
+    (
+        "xtrace_queue_age_seconds",
+        "Age of the oldest batch in the queue",
+    ),
+    (
+        "xtrace_pool_connections",
+        "Connections to Postgres, by pool and state",
+    ),
+    ("xtrace_partitions", "Day partitions, by table"),
+    (
+        "xtrace_usage_dirty_hours",
+        "Hours whose usage is to be summed up again",
+    ),
+    (
+        "xtrace_metric_shards_due",
+        "Shards whose metric points are to be moved into chunks",
+    ),
+    ("xtrace_build_info", "1, with the version"),
+];
+
 fn describe() {
     let counters = [
         ("xtrace_accepted_total", "Items acknowledged, by signal"),
@@ -69,6 +93,10 @@ fn describe() {
             "xtrace_dropped_total",
             "Partitions and rows removed by retention",
         ),
+        (
+            "xtrace_moved_points_total",
+            "Metric points written into chunks",
+        ),
     ];
     for (name, text) in counters {
         describe_counter!(name, text);
@@ -91,25 +119,7 @@ fn describe() {
         describe_histogram!(name, Unit::Seconds, text);
     }
     describe_histogram!("xtrace_transaction_rows", "Rows of a transaction");
-    let gauges = [
-        ("xtrace_queue_bytes", "Bytes that wait or are being written"),
-        ("xtrace_queue_rows", "Rows that wait or are being written"),
-        (
-            "xtrace_queue_age_seconds",
-            "Age of the oldest batch in the queue",
-        ),
-        (
-            "xtrace_pool_connections",
-            "Connections to Postgres, by pool and state",
-        ),
-        ("xtrace_partitions", "Day partitions, by table"),
-        (
-            "xtrace_usage_dirty_hours",
-            "Hours whose usage is to be summed up again",
-        ),
-        ("xtrace_build_info", "1, with the version"),
-    ];
-    for (name, text) in gauges {
+    for (name, text) in GAUGES {
         describe_gauge!(name, text);
     }
 }

@@ -258,3 +258,69 @@ async fn new_series_may_come_from_many_at_once() {
     }
     assert_eq!(stored(&xtrace, "crowd").await.len(), 24_000);
 }
+
+/// What a program before this one wrote, a row a point, moves too, and is the same series.
+#[tokio::test(flavor = "multi_thread")]
+async fn points_of_old_rows_are_kept() {
+    let xtrace = Xtrace::start().await;
+    let now = DateTime::from_timestamp(Utc::now().timestamp(), 0).unwrap();
+    let new = json!({"metrics": [point("old", 1, now, 3.0)]});
+    assert_eq!(xtrace.post(BATCH, &new).await.0, 200);
+    let mut sql = xtrace.sql().await;
+    sqlx::query(
+        "insert into metric_points (project_id, series_id, ts, value)
+         select project_id, series_id, $1 - make_interval(secs => n), n
+           from metric_series, generate_series(1, 1000) n where name = 'old'",
+    )
+    .bind(now)
+    .execute(&mut sql)
+    .await
+    .unwrap();
+    compact::once(&xtrace.store, 0).await.unwrap();
+    let found = stored(&xtrace, "old").await;
+    assert_eq!(found.len(), 1001);
+    let at = (now - TimeDelta::seconds(7)).timestamp_nanos_opt().unwrap();
+    assert_eq!(found.get(&("1".to_owned(), at)), Some(&7.0));
+    let left: i64 = sqlx::query_scalar("select count(*) from metric_points")
+        .fetch_one(&mut sql)
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
+}
+
+/// Clocks that are centuries off: what a nanosecond can count is kept and answered, the rest is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn wild_times_are_kept_or_refused() {
+    let xtrace = Xtrace::start().await;
+    let send = async |year: i64| {
+        let point = json!({"name": "wild", "value": year, "timestamp": format!("{year:04}-01-01T00:00:00Z")});
+        xtrace.post(BATCH, &json!({"metrics": [point]})).await
+    };
+    for year in [1680, 1969, 2261] {
+        assert_eq!(send(year).await.0, 200);
+    }
+    for year in [1, 1600, 2300, 9999] {
+        let (status, body) = send(year).await;
+        assert_eq!(status, 400);
+        assert!(body["message"].as_str().unwrap().contains("1678"), "{body}");
+    }
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        for step in ["1s", "36500d"] {
+            let path = format!(
+                "/api/public/metrics/query?name=wild&from=0001-01-01T00:00:00Z&to=9999-12-31T00:00:00Z&step={step}"
+            );
+            let (status, body) = xtrace.get(&path).await;
+            assert_eq!(status, 200, "{body}");
+            answers.push(body);
+        }
+        compact::once(&xtrace.store, 0).await.unwrap();
+    }
+    assert_eq!(
+        answers[0]["data"][0]["values"].as_array().unwrap().len(),
+        3,
+        "{}",
+        answers[0]
+    );
+    assert_eq!(answers[..2], answers[2..]);
+}

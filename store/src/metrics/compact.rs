@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, gauge};
 use sqlx::{Connection, PgConnection};
 use xtrace_model::metric::SeriesId;
 use xtrace_model::{MetricPoint, time};
@@ -111,7 +111,6 @@ async fn move_blocks(
     write(&mut transaction, project, series).await?;
     transaction.commit().await?;
     counter!("xtrace_moved_points_total").increment(moved as u64);
-    histogram!("xtrace_moved_points").record(moved as f64);
     Ok(Moved::Some)
 }
 

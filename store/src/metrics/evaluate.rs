@@ -81,7 +81,7 @@ impl Window {
 
     /// When the bucket of a moment begins.
     fn bucket_of(&self, at: Nanos) -> Nanos {
-        at.div_euclid(self.step) * self.step
+        at.div_euclid(self.step).saturating_mul(self.step)
     }
 
     /// Points of one bucket: those before the range, those within, those after.
