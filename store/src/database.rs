@@ -107,7 +107,7 @@ impl Store {
             read: pool(options.read_connections_max).connect_lazy_with(read_options),
             write: pool(WRITE_CONNECTIONS_MAX)
                 .connect_lazy_with(connect.clone().options(WRITE_OPTIONS)),
-            background: pool(2).connect_lazy_with(connect.options([("jit", "off")])),
+            background: pool(3).connect_lazy_with(connect.options([("jit", "off")])),
             migrated: Arc::new(watch::Sender::new(false)),
             method,
             price_books: Arc::default(),

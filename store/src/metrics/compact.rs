@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use metrics::{counter, gauge};
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use xtrace_model::metric::SeriesId;
 use xtrace_model::{MetricPoint, time};
 
@@ -25,6 +25,8 @@ const BYTES_MIN: i64 = 512 << 10;
 const AGE_MIN: TimeDelta = TimeDelta::minutes(10);
 /// Points that one transaction moves.
 const POINTS_MAX: i64 = 200_000;
+/// An older program that still runs may write rows: they are looked for in one round of so many.
+const ROUNDS_OF_OLD_ROWS: u64 = 60;
 /// Names the lock that one process at a time moves points under.
 const LOCK: i64 = 0x7874_7261_6365_0003;
 
@@ -32,18 +34,27 @@ const LOCK: i64 = 0x7874_7261_6365_0003;
 pub async fn run(store: Store) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    for round in 0_u64.. {
         interval.tick().await;
-        if let Err(error) = once(&store, BYTES_MIN).await {
+        let moved = if round % ROUNDS_OF_OLD_ROWS == 0 {
+            once(&store, BYTES_MIN).await
+        } else {
+            move_shards(&store, BYTES_MIN).await
+        };
+        if let Err(error) = moved {
             let cause = std::error::Error::source(&error);
             tracing::debug!(%error, ?cause, "points are moved into chunks a little later");
         }
     }
 }
 
-/// Moves the blocks of every shard that holds so many bytes, or old ones.
+/// Moves what an older program wrote, and the blocks of every shard that holds so many bytes, or old ones.
 pub async fn once(store: &Store, bytes_min: i64) -> Result<(), StoreError> {
     move_rows(store).await?;
+    move_shards(store, bytes_min).await
+}
+
+async fn move_shards(store: &Store, bytes_min: i64) -> Result<(), StoreError> {
     let shards: Vec<(String, i16, i64)> = sqlx::query_as(
         "select project_id, shard, sum(octet_length(data))::bigint from metric_blocks group by 1, 2
          having sum(octet_length(data)) >= $1 or min(stored_at) < $2 order by 3 desc",
@@ -53,9 +64,8 @@ pub async fn once(store: &Store, bytes_min: i64) -> Result<(), StoreError> {
     .fetch_all(store.background())
     .await?;
     gauge!("xtrace_metric_shards_due").set(shards.len() as f64);
-    let mut connection = store.background().acquire().await?;
     for (project, shard, _) in shards {
-        while move_blocks(&mut connection, &project, shard).await? == Moved::Some {}
+        while move_blocks(store, &project, shard).await? == Moved::Some {}
     }
     Ok(())
 }
@@ -64,25 +74,19 @@ pub async fn once(store: &Store, bytes_min: i64) -> Result<(), StoreError> {
 enum Moved {
     /// There may be more.
     Some,
-    /// Nothing is left, or somebody else is at it.
+    /// Nothing is left.
     Nothing,
 }
 
 type Time = DateTime<Utc>;
 
-async fn move_blocks(
-    connection: &mut PgConnection,
-    project: &str,
-    shard: i16,
-) -> Result<Moved, StoreError> {
-    let mut transaction = connection.begin().await?;
-    let alone: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
+async fn move_blocks(store: &Store, project: &str, shard: i16) -> Result<Moved, StoreError> {
+    // A connection for each: others who work in the background come in between.
+    let mut transaction = store.background().begin().await?;
+    sqlx::query("select pg_advisory_xact_lock($1)")
         .bind(LOCK)
-        .fetch_one(&mut *transaction)
+        .execute(&mut *transaction)
         .await?;
-    if !alone {
-        return Ok(Moved::Nothing);
-    }
     let blocks: Vec<(i64, Vec<u8>)> = sqlx::query_as(
         "delete from metric_blocks where project_id = $1 and shard = $2 and id = any(array(
             select id from (select id, sum(points) over (order by id) - points as before from metric_blocks
