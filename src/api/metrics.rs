@@ -24,8 +24,12 @@ pub async fn names(
     Extension(caller): Extension<Authentication>,
 ) -> Result<Json<Value>, ApiError> {
     let caller = caller.map_err(ApiError::Auth)?;
-    let mut names = series::names(&gateway.store, &caller.project).await?;
-    names.extend(derived::names(&gateway.store, &caller.project).await?);
+    let (store, project) = (&gateway.store, &caller.project);
+    let (mut names, derived) = tokio::try_join!(
+        series::names(store, project),
+        derived::names(store, project)
+    )?;
+    names.extend(derived);
     names.sort();
     names.dedup();
     Ok(Json(json!({"data": names})))
