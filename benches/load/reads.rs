@@ -292,8 +292,25 @@ fn reads(ids: &Ids) -> Vec<Read<'_>> {
             50,
             metrics(1, &["totalCost:sum", "latency:p95"], None),
         ),
+        (
+            "xtrace.generation.duration, a week by the hour: p95 by model",
+            1000,
+            week_of_generations(),
+        ),
         ("a prompt", 2, fixed("v2/prompts/greeting")),
     ]
+}
+
+/// A derived series.
+fn week_of_generations() -> Box<dyn Fn(u64) -> String> {
+    let end = chrono::Utc::now();
+    let plain = |at: chrono::DateTime<chrono::Utc>| at.format("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let path = format!(
+        "metrics/query?name=xtrace.generation.duration&agg=p95&group_by=model&step=1h&from={}&to={}",
+        plain(end - chrono::TimeDelta::days(7)),
+        plain(end)
+    );
+    Box::new(move |_| path.clone())
 }
 
 fn url_encode(text: &str) -> String {

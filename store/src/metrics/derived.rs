@@ -112,32 +112,44 @@ pub(super) async fn query(
     query: &MetricsQuery,
     metric: Metric,
 ) -> Result<Answer, StoreError> {
+    let asked = asked(query);
+    let columns: Vec<String> = asked
+        .iter()
+        .map(|(label, column)| format!("{column} as \"{label}\""))
+        .collect();
+    // Without labels all is one series.
+    let mut keys: Vec<String> = asked
+        .iter()
+        .map(|(label, _)| format!("\"{label}\""))
+        .collect();
+    keys.push("one".to_owned());
+    let keys = keys.join(", ");
     let mut sql = QueryBuilder::new("with points as (select ");
-    push_labels(&mut sql, query);
+    for column in columns {
+        sql.push(column).push(", ");
+    }
     sql.push(format_args!(
-        " as labels, o.start_time as at, {} as v",
+        "1 as one, o.start_time as at, {} as v",
         metric.value
     ));
     push_from(&mut sql, project, query, metric);
     sql.push(format_args!(
-        "), groups as (
-            select labels, max(at) as latest, row_number() over (order by max(at) desc, labels) as place,
-                   count(*) over () > {SERIES_MAX} as truncated
-              from points group by labels),
-         buckets as (
-            select g.labels, g.latest, g.place, g.truncated, {} as value,
-                   to_timestamp(floor(extract(epoch from p.at) / {step}) * {step}) as bucket
-              from groups g join points p on p.labels = g.labels
-             where g.place <= {SERIES_MAX}
-             group by g.labels, g.latest, g.place, g.truncated, bucket),
-         ranked as (
-            select *, row_number() over (partition by place order by bucket desc) as age,
-                   count(*) over (partition by place) > {BUCKETS_MAX} as cut
-              from buckets)
-         select labels, bucket, value::float8, latest, truncated or cut as truncated from ranked
-          where age <= {BUCKETS_MAX} order by place, bucket",
-        metric.aggregate(query),
+        "), buckets as (
+            select {keys}, date_bin(make_interval(secs => {step}), at, 'epoch') as bucket, {aggregate} as value,
+                   max(at) as newest
+              from points group by {keys}, bucket),
+         series as (
+            select *, max(newest) over (partition by {keys}) as latest,
+                   row_number() over (partition by {keys} order by bucket desc) as age,
+                   count(*) over (partition by {keys}) as all_buckets
+              from buckets),
+         placed as (select *, dense_rank() over (order by latest desc, {keys}) as place from series)
+         select {labels} as labels, bucket, value::float8, latest,
+                all_buckets > {BUCKETS_MAX} or (select max(place) from placed) > {SERIES_MAX} as truncated
+           from placed where place <= {SERIES_MAX} and age <= {BUCKETS_MAX} order by place, bucket",
         step = query.step_s,
+        aggregate = metric.aggregate(query),
+        labels = object_of(asked.iter().map(|(label, _)| (*label, format!("\"{label}\"")))),
     ));
     let rows: Vec<Row> = sql.build_query_as().fetch_all(store.read()).await?;
     let mut answer = Answer::default();
@@ -159,20 +171,24 @@ pub(super) async fn query(
     Ok(answer)
 }
 
-fn push_labels(sql: &mut QueryBuilder<Postgres>, query: &MetricsQuery) {
-    let is_asked = |label: &str| {
+/// The labels that the answer has.
+fn asked(query: &MetricsQuery) -> Vec<(&'static str, &'static str)> {
+    let is_asked = |(label, _): &(&str, &str)| {
         let keys = query.group_by.as_ref();
         keys.is_none_or(|keys| keys.iter().any(|key| key == label))
     };
-    let members: Vec<String> = LABELS
-        .iter()
-        .filter(|(label, _)| is_asked(label))
+    LABELS.into_iter().filter(is_asked).collect()
+}
+
+/// Labels as an object, without those that are not there.
+fn object_of<'a>(members: impl Iterator<Item = (&'a str, String)>) -> String {
+    let members: Vec<String> = members
         .map(|(label, column)| format!("'{label}', {column}"))
         .collect();
-    sql.push(format_args!(
+    format!(
         "jsonb_strip_nulls(jsonb_build_object({}))",
         members.join(", ")
-    ));
+    )
 }
 
 fn push_from(
@@ -214,10 +230,14 @@ async fn exemplars(
     query: &MetricsQuery,
     metric: Metric,
 ) -> Result<Vec<AnswerExemplar>, StoreError> {
+    let labels = object_of(
+        asked(query)
+            .into_iter()
+            .map(|(label, column)| (label, column.to_owned())),
+    );
     let mut sql = QueryBuilder::new("select ");
-    push_labels(&mut sql, query);
     sql.push(format_args!(
-        " as labels, o.start_time, o.trace_id, o.id, ({})::float8 as value",
+        "{labels} as labels, o.start_time, o.trace_id, o.id, ({})::float8 as value",
         metric.value
     ));
     push_from(&mut sql, project, query, metric);
