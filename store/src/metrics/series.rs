@@ -1,7 +1,7 @@
 //! The dictionary of series: who is in it, who may join it, and who is asked for.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -14,8 +14,8 @@ use crate::{Store, StoreError};
 
 /// Series in the cache at most; those above are written again, which changes nothing.
 const KNOWN_MAX: usize = 2_000_000;
-/// How long counts of series are good for.
-const COUNTS_AGE_MAX: Duration = Duration::from_mins(1);
+/// How long it is good to know which series are active.
+const ACTIVE_AGE_MAX: Duration = Duration::from_mins(1);
 /// A series counts as active for so many days after its last point.
 const ACTIVE_DAYS: u64 = 1;
 
@@ -42,13 +42,46 @@ impl Default for SeriesLimits {
 pub(crate) struct SeriesCache {
     /// The day that a series was last written on.
     known: RwLock<HashMap<SeriesId, NaiveDate>>,
-    counts: Mutex<HashMap<ProjectId, Counts>>,
+    active: Mutex<HashMap<ProjectId, Active>>,
 }
 
-struct Counts {
+/// Active series of a project.
+struct Active {
     taken: Instant,
+    by_metric: HashMap<String, HashSet<SeriesId>>,
     all: usize,
-    by_metric: HashMap<String, usize>,
+    /// Those let in since, which may not be stored yet: many may tell of one at once.
+    admitted: Vec<(String, SeriesId)>,
+}
+
+impl Active {
+    fn is_fresh(&self) -> bool {
+        self.taken.elapsed() < ACTIVE_AGE_MAX
+    }
+
+    fn insert(&mut self, metric: &str, id: SeriesId) {
+        let is_new = self
+            .by_metric
+            .entry(metric.to_owned())
+            .or_default()
+            .insert(id);
+        self.all += usize::from(is_new);
+    }
+
+    /// Whether one more is not too many.
+    fn admit(&mut self, series: &Series, limits: SeriesLimits) -> bool {
+        let of_metric = self.by_metric.get(&series.name);
+        if of_metric.is_some_and(|known| known.contains(&series.id)) {
+            return true;
+        }
+        let count = of_metric.map_or(0, HashSet::len);
+        if count >= limits.per_metric || self.all >= limits.per_project {
+            return false;
+        }
+        self.insert(&series.name, series.id);
+        self.admitted.push((series.name.clone(), series.id));
+        true
+    }
 }
 
 /// Series that need not be described again today.
@@ -116,35 +149,28 @@ pub async fn admit(
     if stored.len() == ids.len() {
         return Ok(refused);
     }
-    let fresh = count(store, &batch.project).await?;
+    let fresh = active(store, &batch.project).await?;
     let mut excess: HashMap<SeriesId, String> = HashMap::new();
     {
-        let mut all = store
-            .series()
-            .counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let counts = match fresh {
-            Some(fresh) => all
-                .entry(batch.project.clone())
-                .insert_entry(fresh)
-                .into_mut(),
-            None => all
-                .entry(batch.project.clone())
-                .or_insert_with(Counts::none),
+        let mut all = lock(&store.series().active);
+        // Another may have looked meanwhile, and let some in since.
+        let is_known = all.get(&batch.project).is_some_and(Active::is_fresh);
+        if let Some(mut fresh) = fresh.filter(|_| !is_known) {
+            let before = all.remove(&batch.project);
+            for (metric, id) in before.into_iter().flat_map(|before| before.admitted) {
+                fresh.insert(&metric, id);
+            }
+            all.insert(batch.project.clone(), fresh);
+        }
+        let Some(active) = all.get_mut(&batch.project) else {
+            return Ok(refused);
         };
         batch.series.retain(|series| {
-            if stored.contains(&series.id) || excess.contains_key(&series.id) {
-                return stored.contains(&series.id);
-            }
-            let of_metric = counts.by_metric.entry(series.name.clone()).or_default();
-            if *of_metric >= limits.per_metric || counts.all >= limits.per_project {
+            let is_in = stored.contains(&series.id) || active.admit(series, limits);
+            if !is_in {
                 excess.insert(series.id, series.name.clone());
-                return false;
             }
-            *of_metric += 1;
-            counts.all += 1;
-            true
+            is_in
         });
     }
     if !excess.is_empty() {
@@ -162,47 +188,34 @@ pub async fn admit(
     Ok(refused)
 }
 
-impl Counts {
-    fn none() -> Self {
-        Self {
-            taken: Instant::now(),
-            all: 0,
-            by_metric: HashMap::new(),
-        }
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts active series, unless that was done lately.
-async fn count(store: &Store, project: &ProjectId) -> Result<Option<Counts>, StoreError> {
-    {
-        let counts = store
-            .series()
-            .counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if counts
-            .get(project)
-            .is_some_and(|one| one.taken.elapsed() < COUNTS_AGE_MAX)
-        {
-            return Ok(None);
-        }
+/// Looks for active series, unless that was done lately.
+async fn active(store: &Store, project: &ProjectId) -> Result<Option<Active>, StoreError> {
+    let is_known = lock(&store.series().active)
+        .get(project)
+        .is_some_and(Active::is_fresh);
+    if is_known {
+        return Ok(None);
     }
     let since = Utc::now().date_naive() - chrono::Days::new(ACTIVE_DAYS);
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "select name, count(*) from metric_series where project_id = $1 and seen >= $2 group by name",
+    let rows: Vec<(String, Vec<SeriesId>)> = sqlx::query_as(
+        "select name, array_agg(series_id) from metric_series where project_id = $1 and seen >= $2 group by name",
     )
     .bind(project.as_str())
     .bind(since)
     .fetch_all(store.read())
     .await?;
-    let count = |count: i64| usize::try_from(count).unwrap_or_default();
-    Ok(Some(Counts {
+    Ok(Some(Active {
         taken: Instant::now(),
-        all: rows.iter().map(|(_, series)| count(*series)).sum(),
+        all: rows.iter().map(|(_, series)| series.len()).sum(),
         by_metric: rows
             .into_iter()
-            .map(|(name, series)| (name, count(series)))
+            .map(|(name, series)| (name, series.into_iter().collect()))
             .collect(),
+        admitted: Vec::new(),
     }))
 }
 
