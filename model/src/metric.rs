@@ -172,6 +172,12 @@ pub enum Shape {
     Quantiles(Vec<(f64, f64)>),
 }
 
+/// Whether bounds are the same to the bit: -0 equals 0, and is not what was sent.
+pub fn are_same_bounds(one: &[f64], other: &[f64]) -> bool {
+    let bits = |bound: &f64| bound.to_bits();
+    one.iter().map(bits).eq(other.iter().map(bits))
+}
+
 /// Consecutive buckets of an exponential histogram.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Buckets {

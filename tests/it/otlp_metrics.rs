@@ -88,7 +88,10 @@ fn everything() -> Value {
             point(1, json!({"count": "18446744073709551615", "sum": -1.5, "min": -2.0, "max": 9.25, "explicitBounds": [-1.0, 0.1, 7.0],
                 "bucketCounts": ["1", "2", "0", "18446744073709551612"], "exemplars": [exemplar(json!({"asDouble": 2.5}))]})),
             point(2, json!({"count": "1", "explicitBounds": [0.5], "bucketCounts": ["0", "1"]})),
-            point(3, json!({"count": "3", "sum": 1.0}))]}},
+            point(3, json!({"count": "3", "sum": 1.0})),
+            // Bounds that are equal, and not the same.
+            point(4, json!({"count": "1", "explicitBounds": [0.0], "bucketCounts": ["0", "1"]})),
+            point(5, json!({"count": "1", "explicitBounds": [-0.0], "bucketCounts": ["0", "1"]}))]}},
         {"name": "exponential", "exponentialHistogram": {"aggregationTemporality": 2, "dataPoints": [
             point(1, json!({"count": "9", "sum": 4.5, "scale": -3, "zeroCount": "2", "zeroThreshold": 1e-9, "min": -4.0, "max": 8.0,
                 "positive": {"offset": -2_000_000, "bucketCounts": ["1", "0", "4"]},
@@ -304,7 +307,7 @@ async fn a_request_can_be_made_again_of_what_is_stored() {
     let post = post.header("content-type", "application/x-protobuf");
     assert_eq!(post.send().await.unwrap().status(), StatusCode::OK);
     let expected = lines_of_request(&request);
-    assert_eq!(expected.len(), 14);
+    assert_eq!(expected.len(), 16);
     let mut sql = xtrace.sql().await;
     for place in ["blocks", "chunks"] {
         let found = lines_of_series(&dump(&xtrace, &mut sql, "default").await);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use xtrace_model::MetricPoint;
-use xtrace_model::metric::{Buckets, Distribution, PointValue, SeriesId, Shape};
+use xtrace_model::metric::{Buckets, Distribution, PointValue, SeriesId, Shape, are_same_bounds};
 
 use super::bytes::{Reader, Writer};
 
@@ -278,7 +278,8 @@ fn put_distribution(out: &mut Writer, one: &Distribution, known: &mut Vec<Arc<[f
     extras.iter().flatten().for_each(|extra| out.double(*extra));
     match &one.shape {
         Shape::Explicit { bounds, counts } => {
-            let same = |other: &Arc<[f64]>| Arc::ptr_eq(other, bounds) || other[..] == bounds[..];
+            let same =
+                |other: &Arc<[f64]>| Arc::ptr_eq(other, bounds) || are_same_bounds(other, bounds);
             let place = known.iter().position(same).unwrap_or(known.len());
             out.varint(place as u64);
             if place == known.len() {
@@ -385,8 +386,10 @@ mod tests {
     fn value() -> impl Strategy<Value = PointValue> {
         let counts = || prop::collection::vec(any::<u64>(), 0..4);
         let number = any::<f64>();
+        // Many points have the same bounds, or such as are only equal.
+        let bound = prop_oneof![Just(0.0), Just(-0.0), any::<f64>()];
         let explicit =
-            (prop::collection::vec(any::<f64>(), 0..3), counts()).prop_map(|(bounds, counts)| {
+            (prop::collection::vec(bound, 0..3), counts()).prop_map(|(bounds, counts)| {
                 Shape::Explicit {
                     bounds: bounds.into(),
                     counts,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use xtrace_model::metric::{
     Buckets, Distribution, Exemplar, Kind, MetricPoint, Nanos, PointValue, Series, SeriesHasher,
-    SeriesId, Shape, Temporality,
+    SeriesId, Shape, Temporality, are_same_bounds,
 };
 use xtrace_model::text::without_nul;
 use xtrace_model::{Batch, ProjectId, environment};
@@ -248,7 +248,10 @@ impl Mapping<'_> {
                 if !bounds.is_sorted_by(|a, b| a < b) || bounds.iter().any(|bound| bound.is_nan()) {
                     return Err("explicitBounds:not_increasing");
                 }
-                let shared = self.bounds.take().filter(|known| known[..] == bounds[..]);
+                let shared = self
+                    .bounds
+                    .take()
+                    .filter(|known| are_same_bounds(known, &bounds));
                 let bounds = shared.unwrap_or_else(|| bounds.into());
                 self.bounds = Some(Arc::clone(&bounds));
                 Ok(Shape::Explicit { bounds, counts })
