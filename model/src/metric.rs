@@ -128,6 +128,14 @@ impl PointValue {
             Self::Nothing | Self::Distribution(_) => None,
         }
     }
+
+    /// The histogram or summary that it is.
+    pub fn distribution(&self) -> Option<&Distribution> {
+        match self {
+            Self::Distribution(distribution) => Some(distribution),
+            Self::Nothing | Self::Double(_) | Self::Int(_) => None,
+        }
+    }
 }
 
 /// Many measurements in one point.

@@ -10,7 +10,7 @@ use super::bytes::{Reader, Writer};
 use super::codec;
 
 /// Series are spread over so many shards; who asks for one reads one shard's blocks.
-const SHARDS: u64 = 64;
+pub(super) const SHARDS: u64 = 64;
 /// Points of one block at most.
 const POINTS_MAX: usize = 4096;
 

@@ -11,7 +11,7 @@ use xtrace_model::time;
 use super::growth;
 use super::query::{Aggregation, Answer, AnswerSeries, BUCKETS_MAX, MetricsQuery, SERIES_MAX};
 use super::series::Found;
-use super::spread::Spread;
+use super::spread::{Spread, base_of, indexed};
 
 /// Labels of a series.
 pub type Labels = BTreeMap<String, String>;
@@ -377,13 +377,6 @@ fn as_numbers(series: &Found, grows: bool) -> Found {
     numbers
 }
 
-fn distribution(point: &MetricPoint) -> Option<&Distribution> {
-    match &point.value {
-        PointValue::Distribution(distribution) => Some(distribution),
-        _ => None,
-    }
-}
-
 fn with_number(point: &MetricPoint, number: f64) -> MetricPoint {
     MetricPoint {
         value: PointValue::Double(number),
@@ -401,7 +394,7 @@ fn part(view: View, series: &Found, points: &[MetricPoint]) -> (Found, Vec<Metri
     };
     let numbers = points
         .iter()
-        .filter_map(|point| Some(with_number(point, number(distribution(point)?)?)))
+        .filter_map(|point| Some(with_number(point, number(point.value.distribution()?)?)))
         .collect();
     let grows = matches!(view, View::Count | View::Sum);
     (as_numbers(series, grows), numbers)
@@ -411,7 +404,7 @@ fn part(view: View, series: &Found, points: &[MetricPoint]) -> (Found, Vec<Metri
 fn spread_out(view: View, points: &[MetricPoint]) -> BTreeMap<String, Vec<MetricPoint>> {
     let mut series: BTreeMap<String, Vec<MetricPoint>> = BTreeMap::new();
     for point in points {
-        let Some(one) = distribution(point) else {
+        let Some(one) = point.value.distribution() else {
             continue;
         };
         let numbers = match (view, &one.shape) {
@@ -456,17 +449,12 @@ fn up_to_bounds(shape: &Shape, count: u64) -> Vec<(f64, f64)> {
             positive,
             negative,
         } => {
-            let base = 2.0_f64.powf(2.0_f64.powi(-scale));
-            let of = |buckets: &xtrace_model::metric::Buckets| -> Vec<(i32, u64)> {
-                (buckets.offset..)
-                    .zip(buckets.counts.iter().copied())
-                    .collect()
-            };
-            for (index, count) in of(negative).into_iter().rev() {
+            let base = base_of(*scale);
+            for (index, count) in indexed(negative).rev() {
                 put(-base.powi(index), count);
             }
             put(*zero_threshold, *zero_count);
-            for (index, count) in of(positive) {
+            for (index, count) in indexed(positive) {
                 put(base.powi(index.saturating_add(1)), count);
             }
         }

@@ -1,7 +1,7 @@
 //! How much a series grew from point to point. Source: OpenTelemetry's data model, "Resets and Gaps".
 
 use xtrace_model::MetricPoint;
-use xtrace_model::metric::{Distribution, Kind, Nanos, PointValue, Temporality};
+use xtrace_model::metric::{Distribution, Kind, Nanos, Temporality};
 
 use super::series::Found;
 use super::spread::growth;
@@ -58,22 +58,18 @@ pub(super) fn of_distribution(
     now: &MetricPoint,
     from: Nanos,
 ) -> Option<Distribution> {
-    let value = distribution(now)?;
+    let value = now.value.distribution()?;
     if series.temporality == Temporality::Delta {
         return Some(value.clone());
     }
-    match (since(before, now, from), before.and_then(distribution)) {
+    match (
+        since(before, now, from),
+        before.and_then(|point| point.value.distribution()),
+    ) {
         (Since::Before, Some(earlier)) => {
-            Some(growth(Some(earlier), value).unwrap_or_else(|| value.clone()))
+            Some(growth(earlier, value).unwrap_or_else(|| value.clone()))
         }
         (Since::Start, _) => Some(value.clone()),
-        _ => None,
-    }
-}
-
-fn distribution(point: &MetricPoint) -> Option<&Distribution> {
-    match &point.value {
-        PointValue::Distribution(distribution) => Some(distribution),
         _ => None,
     }
 }

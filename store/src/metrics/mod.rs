@@ -28,7 +28,9 @@ pub use query::{
 pub use series::{KnownSeries, SeriesLimits, admit};
 
 use chrono::{DateTime, Utc};
+use sqlx::AssertSqlSafe;
 
+use self::blocks::SHARDS;
 use crate::{Store, StoreError};
 
 /// Forgets what a project measured before that time and was not moved into chunks, and series without any
@@ -40,12 +42,14 @@ pub(crate) async fn forget(
 ) -> Result<(), StoreError> {
     const BLOCKS: &str = "delete from metric_blocks where project_id = $1 and last_at < $2";
     // A series that shares its shard with points that were not moved may have some of them.
-    const SERIES: &str = "delete from metric_series s where s.project_id = $1 and s.seen < $2::date
-        and not exists (select from metric_blocks b where b.project_id = $1
-                           and b.shard = ((s.series_id % 64) + 64) % 64)
-        and not exists (select from metric_chunks c where c.project_id = $1 and c.series_id = s.series_id)";
-    for statement in [BLOCKS, SERIES] {
-        sqlx::query(statement)
+    let series = format!(
+        "delete from metric_series s where s.project_id = $1 and s.seen < $2::date
+            and not exists (select from metric_blocks b where b.project_id = $1
+                               and b.shard = ((s.series_id % {SHARDS}) + {SHARDS}) % {SHARDS})
+            and not exists (select from metric_chunks c where c.project_id = $1 and c.series_id = s.series_id)"
+    );
+    for statement in [BLOCKS, &series] {
+        sqlx::query(AssertSqlSafe(statement))
             .bind(project)
             .bind(before)
             .execute(store.background())

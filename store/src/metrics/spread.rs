@@ -35,10 +35,7 @@ enum Counts {
 }
 
 /// What grew since the point before: `None` where that is not known.
-pub(super) fn growth(before: Option<&Distribution>, now: &Distribution) -> Option<Distribution> {
-    let Some(before) = before else {
-        return Some(now.clone());
-    };
+pub(super) fn growth(before: &Distribution, now: &Distribution) -> Option<Distribution> {
     let shape = match (&before.shape, &now.shape) {
         (
             Shape::Explicit {
@@ -117,9 +114,18 @@ fn less_buckets(now: &Buckets, before: &Buckets, coarser: i32) -> Option<Buckets
     })
 }
 
-fn indexed(buckets: &Buckets) -> impl Iterator<Item = (i32, u64)> {
-    let counts = buckets.counts.iter().copied();
-    (buckets.offset..).zip(counts)
+/// What bucket bounds of a scale are powers of.
+pub(super) fn base_of(scale: i32) -> f64 {
+    2.0_f64.powf(2.0_f64.powi(-scale))
+}
+
+/// Counts with their indexes, ascending.
+pub(super) fn indexed(buckets: &Buckets) -> impl DoubleEndedIterator<Item = (i32, u64)> {
+    let counts = buckets.counts.iter().enumerate();
+    counts.map(|(at, count)| {
+        let at = i32::try_from(at).unwrap_or(i32::MAX);
+        (buckets.offset.saturating_add(at), *count)
+    })
 }
 
 impl Spread {
@@ -369,7 +375,7 @@ impl Counts {
                 positive,
                 negative,
             } => {
-                let base = 2.0_f64.powf(2.0_f64.powi(-scale));
+                let base = base_of(*scale);
                 let power = |index: i32| base.powi(index);
                 let below = negative.iter().rev();
                 let below = below.map(|(index, count)| (-power(index + 1), -power(*index), *count));
@@ -505,12 +511,12 @@ mod tests {
     #[test]
     fn growth_is_what_came_since_unless_it_began_anew() {
         let (before, now) = (explicit(&[1.0], &[1, 2]), explicit(&[1.0], &[1, 5]));
-        let grown = growth(Some(&before), &now).unwrap();
+        let grown = growth(&before, &now).unwrap();
         assert_eq!((grown.count, grown.sum), (3, Some(0.0)));
-        assert_eq!(growth(Some(&now), &before), None);
-        assert_eq!(growth(Some(&explicit(&[2.0], &[1, 2])), &now), None);
+        assert_eq!(growth(&now, &before), None);
+        assert_eq!(growth(&explicit(&[2.0], &[1, 2]), &now), None);
         // A coarser histogram still holds what was in the finer one.
-        let grown = growth(Some(&exponential(1, 0, &[1, 1])), &exponential(0, 0, &[5])).unwrap();
+        let grown = growth(&exponential(1, 0, &[1, 1]), &exponential(0, 0, &[5])).unwrap();
         assert_eq!(grown.count, 3);
     }
 }
