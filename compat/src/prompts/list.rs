@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 use xtrace_store::Store;
-use xtrace_store::filter::{Condition, Order, PromptColumn, Test};
+use xtrace_store::filter::{Condition, Order, PromptColumn, Test, TextTest};
 use xtrace_store::prompts::{self, PromptSummary};
 
 use super::PromptProject;
@@ -25,7 +25,10 @@ pub(crate) async fn list(
     }
     let page = query.page_of(LIMIT_DEFAULT)?;
     let conditions = match query.text("filter").filter(|text| !text.is_empty()) {
-        Some(_) => filter::parse_with_presence(&query)?,
+        Some(_) => {
+            let conditions = filter::parse_with_presence(&query)?;
+            conditions.into_iter().map(as_search).collect()
+        }
         None => conditions(&query)?,
     };
     let found = prompts::list(&store, &project, &conditions, page).await?;
@@ -34,6 +37,21 @@ pub(crate) async fn list(
     Ok(Json(
         json!({"data": data, "meta": meta, "pagination": meta}),
     ))
+}
+
+/// In this one filter text is searched for whatever its case, and its `%` and `_` are wildcards.
+fn as_search(mut condition: Condition<PromptColumn>) -> Condition<PromptColumn> {
+    if let Test::Text(how, text) = &condition.test {
+        let (how, pattern) = match how {
+            TextTest::Contains => (TextTest::Like, format!("%{text}%")),
+            TextTest::Lacks => (TextTest::Unlike, format!("%{text}%")),
+            TextTest::StartsWith => (TextTest::Like, format!("{text}%")),
+            TextTest::EndsWith => (TextTest::Like, format!("%{text}")),
+            _ => return condition,
+        };
+        condition.test = Test::Text(how, pattern);
+    }
+    condition
 }
 
 fn conditions(query: &Query) -> Result<Vec<Condition<PromptColumn>>, CompatError> {

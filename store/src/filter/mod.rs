@@ -72,6 +72,10 @@ pub enum TextTest {
     MatchesAnyCase,
     /// The same, with case.
     Matches,
+    /// Is like a pattern, whatever its case: `%` is any text, `_` any character.
+    Like,
+    /// Is not like it.
+    Unlike,
 }
 
 /// How numbers and times are compared.
@@ -266,6 +270,16 @@ fn push_text(sql: &mut Sql, expression: &str, key: Option<&str>, how: TextTest, 
             sql.push("('(^|[^[:alnum:]])' || regexp_replace(")
                 .push_bind(value)
                 .push("::text, '([^[:alnum:]])', '\\\\\\1', 'g') || '($|[^[:alnum:]])')");
+        }
+        TextTest::Like | TextTest::Unlike => {
+            push_operand(sql, expression, key);
+            sql.push(if how == TextTest::Like {
+                " ilike "
+            } else {
+                " not ilike "
+            });
+            // Without an escape character no pattern is an error.
+            sql.push_bind(value).push(" escape ''");
         }
         TextTest::EndsWith => {
             sql.push("right(");

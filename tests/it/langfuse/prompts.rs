@@ -389,6 +389,57 @@ async fn the_list_shows_names_with_the_versions_that_were_meant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn searches_among_prompts_know_wildcards_and_no_case() {
+    let xtrace = Xtrace::start().await;
+    for (name, config) in [
+        ("Movie/Critic", json!({"model": "GPT-4o"})),
+        ("movie-summary", json!({"model": "claude"})),
+        ("100%\\", json!({})),
+    ] {
+        create(
+            &xtrace,
+            json!({"name": name, "prompt": "x", "config": config}),
+        )
+        .await;
+    }
+    let names = async |kind: &str, column: &str, operator: &str, value: &str| {
+        let filter = json!([{"type": kind, "column": column, "key": "model", "operator": operator, "value": value}]);
+        let filter = filter.to_string();
+        let filter: String = form_urlencoded::byte_serialize(filter.as_bytes()).collect();
+        let (status, body) = xtrace.get(&format!("{PATH}?filter={filter}")).await;
+        assert_eq!(status, StatusCode::OK, "{value}: {body}");
+        let rows = body["data"].as_array().unwrap().iter();
+        let mut names: Vec<String> = rows
+            .map(|row| row["name"].as_str().unwrap().into())
+            .collect();
+        names.sort();
+        names.join(" ")
+    };
+    for (operator, value, found) in [
+        ("starts with", "MOVIE", "Movie/Critic movie-summary"),
+        ("ends with", "critic", "Movie/Critic"),
+        ("contains", "vie_c", "Movie/Critic"),
+        ("contains", "m%y", "movie-summary"),
+        ("does not contain", "movie", "100%\\"),
+        // A pattern that ends with what others take for an escape character.
+        ("ends with", "\\", "100%\\"),
+        ("=", "movie/critic", ""),
+        ("=", "Movie/Critic", "Movie/Critic"),
+    ] {
+        let is = names("string", "name", operator, value).await;
+        assert_eq!(is, found, "{operator} {value}");
+    }
+    for (operator, value, found) in [
+        ("contains", "gpt", "Movie/Critic"),
+        ("does not contain", "GPT", "movie-summary"),
+        ("=", "gpt-4o", ""),
+    ] {
+        let is = names("stringObject", "config", operator, value).await;
+        assert_eq!(is, found, "config: {operator} {value}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_paths_of_old_still_serve() {
     let xtrace = Xtrace::start().await;
     let path = "/api/public/prompts";
