@@ -48,7 +48,10 @@ fn node(major: u32, file: &str) -> Command {
     let modules = program(&format!("langfuse-js-{major}/node_modules"));
     let dir = modules.parent().unwrap();
     for file in [file, "steps.mjs"] {
-        std::fs::copy(script(&format!("langfuse-js/{file}")), dir.join(file)).unwrap();
+        // At once: another test may be reading it.
+        let copy = dir.join(format!("{}-{file}", uuid::Uuid::new_v4()));
+        std::fs::copy(script(&format!("langfuse-js/{file}")), &copy).unwrap();
+        std::fs::rename(copy, dir.join(file)).unwrap();
     }
     let mut node = Command::new("node");
     node.arg(dir.join(file))
@@ -95,15 +98,17 @@ async fn js_5_exports_json_and_reads_all_versions() {
     javascript(5, "capabilities.mjs", 10).await;
 }
 
-/// Calls the fake model through an integration; the trace has the call with its usage.
-async fn integration(which: &str) {
-    let xtrace = Xtrace::start().await;
+fn integrations() -> Command {
     let mut python = Command::new(program("langfuse-integrations/bin/python"));
+    python.arg(script("langfuse-integrations/calls.py"));
     python
-        .arg(script("langfuse-integrations/calls.py"))
-        .arg(which)
-        .arg(fake_model::start().await);
-    let trace_id = run(with_keys(&mut python, &xtrace)).await;
+}
+
+/// Calls the fake model through an integration; the trace has the call with its usage.
+async fn integration(mut client: Command, which: &str) {
+    let xtrace = Xtrace::start().await;
+    client.arg(which).arg(fake_model::start().await);
+    let trace_id = run(with_keys(&mut client, &xtrace)).await;
     let (status, trace) = xtrace.get(&format!("/api/public/traces/{trace_id}")).await;
     assert_eq!(status, 200, "{trace}");
     assert_eq!(
@@ -127,17 +132,25 @@ async fn integration(which: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_openai_wrapper_tells_of_its_calls() {
-    integration("openai").await;
+    integration(integrations(), "openai").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_langchain_callback_tells_of_its_calls() {
-    integration("langchain").await;
+    integration(integrations(), "langchain").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_litellm_callback_tells_of_its_calls() {
-    integration("litellm").await;
+    integration(integrations(), "litellm").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn integrations_of_js_tell_of_their_calls() {
+    for which in ["openai", "langchain"] {
+        integration(node(3, "calls-3.mjs"), which).await;
+        integration(node(5, "calls.mjs"), which).await;
+    }
 }
 
 /// An SDK goes on while the server is killed and comes back; what it sent is there.
