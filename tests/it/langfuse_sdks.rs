@@ -141,8 +141,10 @@ async fn the_langchain_callback_tells_of_its_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_litellm_callback_tells_of_its_calls() {
-    integration(integrations(), "litellm").await;
+async fn the_litellm_callbacks_tell_of_their_calls() {
+    // Of batches, and of OTLP.
+    integration(integrations(), "langfuse").await;
+    integration(integrations(), "langfuse_otel").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

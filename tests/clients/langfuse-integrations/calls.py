@@ -1,4 +1,4 @@
-"""Langfuse's own integrations as people use them: the OpenAI wrapper, LangChain's callback, LiteLLM's.
+"""Langfuse's integrations as people use them: the OpenAI wrapper, LangChain's callback, LiteLLM's old and new one.
 
 The first argument says which; the second is the URL of a model server. Prints the trace's id.
 """
@@ -8,6 +8,7 @@ import sys
 
 which, url = sys.argv[1:]
 os.environ["OPENAI_API_KEY"] = "sk-none"
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # nothing is fetched from elsewhere
 MESSAGES = [{"role": "user", "content": "Capital of France?"}]
 
 from langfuse import Langfuse, propagate_attributes
@@ -32,24 +33,28 @@ def langchain():
     assert answer.content == "Paris."
 
 
-def litellm_callback():
-    import litellm
-
-    litellm.success_callback = ["langfuse"]
-    answer = litellm.completion(
-        model="openai/gpt-4o", api_base=url, messages=MESSAGES, temperature=0.5,
-        metadata={"generation_name": "ask", "trace_id": TRACE, "trace_name": "handle", "trace_user_id": "ada"},
-    )
-    assert answer.choices[0].message.content == "Paris."
+def litellm_callback(name):
+    """The trace that it made: its callbacks run in threads of their own."""
     import time
 
-    time.sleep(2)  # its callbacks run in threads of their own
+    import litellm
+
+    litellm.callbacks = [name]
+    answer = litellm.completion(
+        model="openai/gpt-4o", api_base=url, messages=MESSAGES, temperature=0.5,
+        metadata={"generation_name": "ask", "trace_name": "handle", "trace_user_id": "ada"},
+    )
+    assert answer.choices[0].message.content == "Paris."
+    for _ in range(100):
+        traces = langfuse.api.trace.list(user_id="ada").data
+        if traces and traces[0].observations:
+            return traces[0].id
+        time.sleep(0.1)
+    raise SystemExit(f"{name} sent nothing")
 
 
-TRACE = "0123456789abcdef0123456789abcdef"
-if which == "litellm":
-    litellm_callback()
-    trace_id = TRACE
+if which.startswith("langfuse"):
+    trace_id = litellm_callback(which)
 else:
     with langfuse.start_as_current_observation(name="handle", as_type="span") as root:
         with propagate_attributes(user_id="ada"):
