@@ -46,9 +46,9 @@ def litellm_callback(name):
     )
     assert answer.choices[0].message.content == "Paris."
     for _ in range(100):
-        traces = langfuse.api.trace.list(user_id="ada").data
-        if traces and traces[0].observations:
-            return traces[0].id
+        for trace in langfuse.api.trace.list(user_id="ada").data:
+            if any(one.type == "GENERATION" for one in langfuse.api.trace.get(trace.id).observations):
+                return trace.id
         time.sleep(0.1)
     raise SystemExit(f"{name} sent nothing")
 
