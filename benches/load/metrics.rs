@@ -28,6 +28,8 @@ use crate::write::{now, points, print, print_head};
 
 /// Points of one OTLP request, as the collector's batches have them.
 const PER_REQUEST: u64 = 1000;
+/// Services that export; all their series together stay below the limit of a metric.
+const SERVICES: u64 = 8;
 const SERIES: u64 = 200;
 /// A point every five seconds, for a day.
 const STEP_S: i64 = 5;
@@ -75,9 +77,9 @@ fn attribute(key: &str, value: &str) -> KeyValue {
     }
 }
 
-/// Counters of 900 series and histograms of 100, of one of 16 services.
+/// Counters of 900 series and histograms of 100, of one of the services.
 fn otlp_request(number: u64, time: u64) -> Bytes {
-    let service = number % 16;
+    let service = number % SERVICES;
     let attributes = |series: u64| {
         vec![
             attribute("gen_ai.request.model", &format!("model-{}", series % 10)),
@@ -150,7 +152,7 @@ fn otlp(points: u64) -> Load {
     let begin = now();
     let requests = scaled(points) / PER_REQUEST;
     let ready: Vec<Bytes> = (0..requests)
-        .map(|number| otlp_request(number, begin + number / 16 * 1_000_000_000))
+        .map(|number| otlp_request(number, begin + number / SERVICES * 1_000_000_000))
         .collect();
     Load {
         path: "/v1/metrics",

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use crate::machine::{Postgres, TOKEN, Xtrace, own_cpu};
 
@@ -122,6 +123,11 @@ async fn client(
             let status = answer.status();
             let said = answer.bytes().await.unwrap();
             if status.is_success() {
+                assert!(
+                    took_all(&said),
+                    "not whole: {}",
+                    String::from_utf8_lossy(&said)
+                );
                 latencies.push(began.elapsed());
                 break;
             }
@@ -131,4 +137,18 @@ async fn client(
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
+}
+
+/// What was refused of a request that succeeded would count as if it had been stored.
+fn took_all(said: &[u8]) -> bool {
+    // Protobuf says nothing at all.
+    said.is_empty()
+        || serde_json::from_slice::<Value>(said).is_ok_and(|said| {
+            let refused = ["errors", "rejected", "partialSuccess"];
+            refused.iter().all(|name| match said.get(name) {
+                None | Some(Value::Null) => true,
+                Some(Value::Array(errors)) => errors.is_empty(),
+                Some(_) => false,
+            })
+        })
 }

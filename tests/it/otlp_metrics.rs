@@ -481,17 +481,19 @@ async fn series_above_the_limit_are_rejected_point_by_point() {
             "attributes": [{"key": "n", "value": {"intValue": n.to_string()}}]})
         })
         .collect();
-    let (status, body) = xtrace
-        .post(
-            "/v1/metrics",
-            &export(json!([{"name": "m", "gauge": {"dataPoints": points}}])),
-        )
-        .await;
-    assert_eq!(status, StatusCode::OK);
-    assert_eq!(body["partialSuccess"]["rejectedDataPoints"], "2", "{body}");
-    let message = body["partialSuccess"]["errorMessage"].as_str().unwrap();
-    assert!(
-        message.starts_with("2 of 5 data point(s) rejected: 2 x series limit"),
-        "{message}"
-    );
+    let request = export(json!([{"name": "m", "gauge": {"dataPoints": points}}]));
+    // Those that were refused are refused again, and those that were let in go on.
+    for _ in 0..3 {
+        let (status, body) = xtrace.post("/v1/metrics", &request).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(body["partialSuccess"]["rejectedDataPoints"], "2", "{body}");
+        let message = body["partialSuccess"]["errorMessage"].as_str().unwrap();
+        assert!(
+            message.starts_with("2 of 5 data point(s) rejected: 2 x series limit"),
+            "{message}"
+        );
+    }
+    let alone = export(json!([{"name": "m", "gauge": {"dataPoints": [points[4]]}}]));
+    let (_, body) = xtrace.post("/v1/metrics", &alone).await;
+    assert_eq!(body["partialSuccess"]["rejectedDataPoints"], "1", "{body}");
 }

@@ -16,6 +16,8 @@ use crate::{Store, StoreError};
 const KNOWN_MAX: usize = 2_000_000;
 /// How long it is good to know which series are active.
 const ACTIVE_AGE_MAX: Duration = Duration::from_mins(1);
+/// Refused series that are remembered; those above are looked up again each time.
+const REFUSED_MAX: usize = 100_000;
 /// A series counts as active for so many days after its last point.
 const ACTIVE_DAYS: u64 = 1;
 
@@ -52,6 +54,8 @@ struct Active {
     all: usize,
     /// Those let in since, which may not be stored yet: many may tell of one at once.
     admitted: Vec<(String, SeriesId)>,
+    /// Those refused since: whoever has too many sends them all again.
+    refused: HashSet<SeriesId>,
 }
 
 impl Active {
@@ -76,6 +80,9 @@ impl Active {
         }
         let count = of_metric.map_or(0, HashSet::len);
         if count >= limits.per_metric || self.all >= limits.per_project {
+            if self.refused.len() < REFUSED_MAX {
+                self.refused.insert(series.id);
+            }
             return false;
         }
         self.insert(&series.name, series.id);
@@ -137,16 +144,8 @@ pub async fn admit(
     if batch.series.is_empty() {
         return Ok(refused);
     }
-    let ids: Vec<SeriesId> = batch.series.iter().map(|series| series.id).collect();
-    let stored: Vec<SeriesId> = sqlx::query_scalar(
-        "select series_id from metric_series where project_id = $1 and series_id = any($2)",
-    )
-    .bind(batch.project.as_str())
-    .bind(&ids)
-    .fetch_all(store.read())
-    .await?;
-    let stored: HashSet<SeriesId> = stored.into_iter().collect();
-    if stored.len() == ids.len() {
+    let stored = stored(store, batch).await?;
+    if stored.len() == batch.series.len() {
         return Ok(refused);
     }
     let fresh = active(store, &batch.project).await?;
@@ -192,6 +191,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Which series of a batch are stored, but for those that were refused lately.
+async fn stored(store: &Store, batch: &Batch) -> Result<HashSet<SeriesId>, StoreError> {
+    let mut ids: Vec<SeriesId> = batch.series.iter().map(|series| series.id).collect();
+    if let Some(active) = lock(&store.series().active).get(&batch.project)
+        && active.is_fresh()
+    {
+        ids.retain(|id| !active.refused.contains(id));
+    }
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let stored: Vec<SeriesId> = sqlx::query_scalar(
+        "select series_id from metric_series where project_id = $1 and series_id = any($2)",
+    )
+    .bind(batch.project.as_str())
+    .bind(&ids)
+    .fetch_all(store.read())
+    .await?;
+    Ok(stored.into_iter().collect())
+}
+
 /// Looks for active series, unless that was done lately.
 async fn active(store: &Store, project: &ProjectId) -> Result<Option<Active>, StoreError> {
     let is_known = lock(&store.series().active)
@@ -216,6 +236,7 @@ async fn active(store: &Store, project: &ProjectId) -> Result<Option<Active>, St
             .map(|(name, series)| (name, series.into_iter().collect()))
             .collect(),
         admitted: Vec::new(),
+        refused: HashSet::new(),
     }))
 }
 
