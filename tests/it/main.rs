@@ -10,6 +10,7 @@ mod faults; // kills, cuts, full disks: what is acknowledged is there
 mod generations; // series that observations make
 mod golden; // fixtures: wire bytes in, answers and rows out
 mod harness; // a real server on a real database
+mod hostile; // one project attacks, another notices nothing
 mod instrumentations;
 mod keys; // projects and keys, their scopes and their end
 mod langfuse; // what Langfuse's clients write and read
