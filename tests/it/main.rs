@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access; // every scope against every route
 mod bad_input; // hostile sizes and random bytes
 mod clients; // real SDKs from their registries
 mod decoders; // our decoder against prost's
@@ -28,6 +29,7 @@ mod otlp_metrics; // nothing is lost; percentiles, growth
 mod poison; // what Postgres refuses fails alone
 mod process; // the program: command line, private Postgres, signals
 mod retention; // old data goes, young data stays
+mod routes; // every route, for tables that must leave none out
 mod sdk; // this repository's own client
 mod self_metrics; // what xtrace says of itself
 mod tenants; // credentials open their own project only
