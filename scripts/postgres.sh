@@ -14,7 +14,7 @@ have_postgres() {
         || { command -v pg_config >/dev/null 2>&1 && [ -x "$(pg_config --bindir)/initdb" ]; }
 }
 
-# Lets a test turn the clock of a process; it says so and tests nothing where this is missing.
+# Lets tests turn the clock of a process; they fail where this is missing.
 ensure_faketime() {
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || install_packages faketime
 }

@@ -231,6 +231,17 @@ pub(crate) fn is_long() -> bool {
     std::env::var_os("XTRACE_TEST_LONG").is_some()
 }
 
+/// Ends a test that can't run on this machine: it fails, unless `XTRACE_TEST_MAY_SKIP` allows that
+/// nothing is tested.
+pub(crate) fn skip(why: &str) {
+    let may_skip = std::env::var_os("XTRACE_TEST_MAY_SKIP").is_some();
+    assert!(
+        may_skip,
+        "{why}; XTRACE_TEST_MAY_SKIP=1 leaves this test out"
+    );
+    eprintln!("{why}: nothing is tested");
+}
+
 /// A port that nobody listens on.
 pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")

@@ -17,6 +17,7 @@ mod keys; // projects and keys, their scopes and their end
 mod langfuse; // what Langfuse's clients write and read
 mod langfuse_sdks; // every major version of Langfuse's SDKs
 mod limits; // rate limits and request ids
+mod load; // every signal, sent without a pause and read back
 mod logs; // log records, in and out
 mod merging; // any order, any split, any repetition
 mod metrics; // points in blocks, in chunks, and on the way
