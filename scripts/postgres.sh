@@ -19,6 +19,12 @@ ensure_faketime() {
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || install_packages faketime
 }
 
+# The pooler that a test puts between xtrace and Postgres. Debian starts it as a service; it is only run
+# by the test.
+ensure_pgbouncer() {
+    command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || install_packages pgbouncer
+}
+
 # install_packages NAME...: from Debian's packages, as root or with sudo that asks nothing.
 install_packages() {
     local as_root=()

@@ -1,6 +1,6 @@
 //! Commands that look after keys and prices, beside a running server or without one.
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use chrono::{DateTime, Utc};
 use xtrace_model::ProjectId;
 use xtrace_store::keys::{self, NewKey};
@@ -8,7 +8,16 @@ use xtrace_store::{Options, Store, projects, writer};
 
 use crate::config::{DatabaseConfig, KeysCommand, RepriceConfig};
 use crate::embedded_postgres::EmbeddedPostgres;
-use crate::server::open_database;
+use crate::server::{open_database, open_store};
+
+/// How a command uses the database.
+#[derive(Clone, Copy)]
+enum Use {
+    /// Reads it, or changes a row; the schema stays as it is.
+    AsItIs,
+    /// Needs the schema of this program.
+    Migrated,
+}
 
 /// A store for one command, and the Postgres that runs for it alone.
 struct Session {
@@ -17,17 +26,27 @@ struct Session {
 }
 
 impl Session {
-    async fn open(config: &DatabaseConfig) -> anyhow::Result<Self> {
+    /// Brings the schema up to date if the command needs that.
+    async fn open(config: &DatabaseConfig, how: Use) -> anyhow::Result<Self> {
         let (url, embedded) = match config.running()? {
             Some(url) => (url, None),
             None => open_database(config).await?,
         };
-        let store = Store::new(&Options::new(url)).context("DATABASE_URL is malformed")?;
-        store
-            .migrate()
-            .await
-            .context("the database can't be used")?;
-        Ok(Self { store, embedded })
+        let session = Self {
+            store: open_store(&Options::new(url))?,
+            embedded,
+        };
+        let opened = match how {
+            Use::AsItIs => session.store.inspect().await,
+            Use::Migrated => session.store.migrate().await,
+        };
+        match opened {
+            Ok(()) => Ok(session),
+            Err(fault) => {
+                session.close().await;
+                Err(fault.into())
+            }
+        }
     }
 
     async fn close(self) {
@@ -40,7 +59,11 @@ impl Session {
 
 /// `xtrace keys …`; returns what is to be printed.
 pub async fn keys(command: &KeysCommand) -> anyhow::Result<String> {
-    let session = Session::open(command.database()).await?;
+    let how = match command {
+        KeysCommand::List { .. } | KeysCommand::Revoke { .. } => Use::AsItIs,
+        KeysCommand::Create { .. } => Use::Migrated,
+    };
+    let session = Session::open(command.database(), how).await?;
     let said = run_keys(&session.store, command).await;
     session.close().await;
     said
@@ -105,7 +128,7 @@ async fn list(store: &Store, project: Option<&ProjectId>) -> anyhow::Result<Stri
 
 /// `xtrace reprice`; returns what is to be printed.
 pub async fn reprice(config: RepriceConfig) -> anyhow::Result<String> {
-    let session = Session::open(&config.database).await?;
+    let session = Session::open(&config.database, Use::Migrated).await?;
     let said = run_reprice(&session.store, &config).await;
     session.close().await;
     said

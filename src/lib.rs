@@ -8,6 +8,7 @@
 //! - [`auth`], [`limits`], [`request_id`]: what happens to every request on its way.
 //! - [`embedded_postgres`]: the private Postgres; yields a database URL, nothing else knows.
 //! - [`self_metrics`]: what xtrace says of itself.
+//! - [`exit`]: exit codes.
 //! - [`secrets`]: credentials that nobody configured, made on first start.
 
 pub mod api;
@@ -17,6 +18,7 @@ pub mod config;
 pub mod cors;
 pub mod dialect;
 pub mod embedded_postgres;
+pub mod exit;
 pub mod gateway;
 pub mod limits;
 pub mod listener;

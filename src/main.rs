@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use xtrace::config::{Cli, Command};
-use xtrace::{commands, server, telemetry};
+use xtrace::{commands, exit, server, telemetry};
 
 /// A span is dozens of small allocations, made by one thread and freed by another.
 #[global_allocator]
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // The chain of causes on one line: what failed, and why.
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(exit::code(&error))
         }
     }
 }
@@ -26,7 +26,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         match command {
             Command::Serve(config) => server::serve(config).await,
             Command::Migrate(config) => server::migrate(config).await,
@@ -44,7 +44,10 @@ fn run(command: Command) -> anyhow::Result<()> {
                 Ok(())
             }
         }
-    })
+    });
+    // Work that is still on its way was told to end, and must not hold up the end of the process.
+    runtime.shutdown_background();
+    outcome
 }
 
 #[expect(clippy::print_stdout, reason = "the command's answer, not a log line")]

@@ -1,24 +1,25 @@
 //! The composition root: database → store → writer → router → listener, and back down in order.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use chrono::Utc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use xtrace_model::ProjectId;
 use xtrace_store::{
-    Options, Retention, Store, StoreError, Writer, WriterLimits, keys, maintenance, metrics,
+    Options, Retention, Store, Unusable, Writer, WriterLimits, keys, maintenance, metrics,
     projects, usage,
 };
 
 use crate::auth::Authenticator;
 use crate::config::{Database, DatabaseConfig, HealthcheckConfig, KeyPair, ServeConfig};
 use crate::embedded_postgres::EmbeddedPostgres;
+use crate::exit::BadSetting;
 use crate::gateway::Gateway;
 use crate::limits::ReadLimiter;
 use crate::receivers::body::BodyLimits;
@@ -34,17 +35,43 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `xtrace serve`: runs until it is asked to stop.
 pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
-    let server = Server::start(config).await?;
-    wait_for_stop().await?;
-    tracing::info!("stopping: finishing requests and writing what was accepted");
-    server.stop().await
+    let delay = config.shutdown_delay();
+    let mut signals = Signals::new()?;
+    let mut server = tokio::select! {
+        server = Server::start(config) => server?,
+        () = signals.next() => return Ok(()),
+    };
+    let fault = tokio::select! {
+        () = signals.next() => None,
+        fault = server.fault() => Some(fault),
+    };
+    let end = async {
+        match fault {
+            None => {
+                server.say_not_ready();
+                tokio::time::sleep(delay).await;
+                tracing::info!("stopping: finishing requests and writing what was accepted");
+                server.stop().await
+            }
+            Some(fault) => {
+                server.stop().await?;
+                Err(fault.into())
+            }
+        }
+    };
+    tokio::select! {
+        end = end => end,
+        () = signals.next() => bail!(
+            "ended at once by a second signal; requests that were running got no answer"
+        ),
+    }
 }
 
 /// `xtrace migrate`.
 pub async fn migrate(config: DatabaseConfig) -> anyhow::Result<()> {
     let (url, embedded) = open_database(&config).await?;
-    let store = Store::new(&Options::new(url)).context("DATABASE_URL is malformed")?;
-    store.migrate().await.context("the migrations failed")?;
+    let store = open_store(&Options::new(url))?;
+    store.migrate().await?;
     store.close().await;
     if let Some(postgres) = embedded {
         postgres.stop().await;
@@ -114,6 +141,7 @@ pub struct Server {
     listeners: JoinSet<()>,
     writer: JoinHandle<()>,
     background: JoinHandle<()>,
+    fault: oneshot::Receiver<Unusable>,
     embedded: Option<EmbeddedPostgres>,
 }
 
@@ -132,7 +160,7 @@ impl Server {
         let bound = Bound::of(&config).await?;
         self_metrics::install();
         let secrets = make_secrets(&config)?;
-        let store = Store::new(options).context("DATABASE_URL is malformed")?;
+        let store = open_store(options)?;
         let (writer, writer_task) = Writer::start(store.clone(), WriterLimits::default());
         let project = config.default_project_id.clone();
         let gateway = Gateway {
@@ -145,14 +173,12 @@ impl Server {
             supplements: Supplements::default(),
             media: config.media(),
         };
-        let background = prepare(
-            store.clone(),
-            writer,
+        let preparation = Preparation {
+            store: store.clone(),
             project,
-            secrets.key_pair,
-            config.retention(),
-        )
-        .await?;
+            pair: secrets.key_pair,
+        };
+        let (background, fault) = prepare(preparation, writer, config.retention()).await?;
         let (stop, stopped) = watch::channel(false);
         let cors = cors::layer(&config.otlp_cors_origins);
         let address_of = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
@@ -189,8 +215,22 @@ impl Server {
             listeners,
             writer: writer_task,
             background,
+            fault,
             embedded: None,
         })
+    }
+
+    /// Waits for what ends the service: a database that was away, is there, and will not do.
+    pub async fn fault(&mut self) -> Unusable {
+        match (&mut self.fault).await {
+            Ok(fault) => fault,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Answers as ever, but no longer as ready, so that load balancers have time to notice.
+    pub fn say_not_ready(&self) {
+        self.store.is_stopping();
     }
 
     /// Where it listens.
@@ -210,6 +250,7 @@ impl Server {
 
     /// Stops in order: no new requests, running ones finish, the queue is written, Postgres stops.
     pub async fn stop(self) -> anyhow::Result<()> {
+        self.say_not_ready();
         self.stop.send_replace(true);
         self.background.abort();
         let drained = tokio::time::timeout(DRAIN_TIMEOUT, async {
@@ -236,10 +277,17 @@ pub(crate) async fn open_database(
         Database::Url(url) => Ok((url, None)),
         Database::Embedded { pg_bin } => {
             let data_dir = config.data_dir()?;
-            let postgres = EmbeddedPostgres::start(&data_dir, pg_bin.as_deref()).await?;
+            let postgres = EmbeddedPostgres::start(&data_dir, pg_bin.as_deref())
+                .await
+                .map_err(|error| Unusable::Unfit(format!("{error:#}")))?;
             Ok((postgres.database_url(), Some(postgres)))
         }
     }
+}
+
+pub(crate) fn open_store(options: &Options) -> anyhow::Result<Store> {
+    Store::new(options)
+        .map_err(|error| BadSetting(format!("DATABASE_URL is malformed: {error}")).into())
 }
 
 /// The data directory is only needed when something must be kept there.
@@ -253,31 +301,70 @@ fn make_secrets(config: &ServeConfig) -> anyhow::Result<Secrets> {
     secrets::load_or_make(config, &data_dir)
 }
 
-/// Makes the database ready: at once if it is there, else as soon as it is. Returns the task that
-/// goes on with maintenance.
-async fn prepare(
+/// What a database needs before requests are served from it.
+struct Preparation {
     store: Store,
-    writer: Writer,
     project: ProjectId,
     pair: KeyPair,
-    retention: Retention,
-) -> anyhow::Result<JoinHandle<()>> {
-    const PAUSE: Duration = Duration::from_secs(1);
-    match make_ready(&store, &project, &pair).await {
-        Ok(()) => {}
-        Err(StoreError::Unavailable(cause)) => {
-            tracing::warn!(?cause, "the database is away; waiting for it");
-            return Ok(tokio::spawn(async move {
-                while make_ready(&store, &project, &pair).await.is_err() {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                tracing::info!("the database is there");
-                Box::pin(keep_up(store, writer, retention)).await;
-            }));
-        }
-        Err(error) => return Err(error).context("the database can't be used"),
+}
+
+impl Preparation {
+    async fn once(&self) -> Result<(), Unusable> {
+        self.store.migrate().await?;
+        let now = Utc::now();
+        projects::ensure(&self.store, &self.project, now).await?;
+        let KeyPair { public, secret } = &self.pair;
+        keys::put(&self.store, &self.project, public, secret, now).await?;
+        Ok(())
     }
-    Ok(tokio::spawn(keep_up(store, writer, retention)))
+
+    /// Waits for as long as the database is away, and says why: at once, when the reason changes, and
+    /// every half minute.
+    async fn in_the_end(&self, first: Unusable) -> Result<(), Unusable> {
+        const PAUSE: Duration = Duration::from_secs(1);
+        const REMINDER: Duration = Duration::from_secs(30);
+        let (mut said, mut at) = (String::new(), Instant::now());
+        let mut found = Err(first);
+        while let Err(away @ Unusable::Away(_)) = found {
+            self.store.is_waiting(&away);
+            let reason = away.to_string();
+            if reason != said || at.elapsed() > REMINDER {
+                tracing::warn!("{reason}; waiting for it");
+                (said, at) = (reason, Instant::now());
+            }
+            tokio::time::sleep(PAUSE).await;
+            found = self.once().await;
+        }
+        found
+    }
+}
+
+/// Makes the database ready: at once if it is there, else as soon as it is. Returns the task that
+/// goes on with maintenance, and the receiver of a fault: a database that will not do after all.
+async fn prepare(
+    preparation: Preparation,
+    writer: Writer,
+    retention: Retention,
+) -> anyhow::Result<(JoinHandle<()>, oneshot::Receiver<Unusable>)> {
+    let store = preparation.store.clone();
+    let (fault, faults) = oneshot::channel();
+    let away = match preparation.once().await {
+        Ok(()) => None,
+        Err(away @ Unusable::Away(_)) => Some(away),
+        Err(fault) => return Err(fault.into()),
+    };
+    let task = tokio::spawn(async move {
+        if let Some(away) = away {
+            if let Err(found) = preparation.in_the_end(away).await {
+                // The receiver lives as long as the server.
+                let _ = fault.send(found);
+                return;
+            }
+            tracing::info!("the database is there");
+        }
+        Box::pin(keep_up(store, writer, retention)).await;
+    });
+    Ok((task, faults))
 }
 
 /// What runs beside requests for as long as the service does.
@@ -290,19 +377,24 @@ async fn keep_up(store: Store, writer: Writer, retention: Retention) {
     );
 }
 
-async fn make_ready(store: &Store, project: &ProjectId, pair: &KeyPair) -> Result<(), StoreError> {
-    store.migrate().await?;
-    let now = Utc::now();
-    projects::ensure(store, project, now).await?;
-    keys::put(store, project, &pair.public, &pair.secret, now).await
+/// SIGTERM and Ctrl-C, one after the other.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-async fn wait_for_stop() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -44,6 +44,6 @@ pub(crate) async fn health(State(store): State<Store>, query: Query) -> Response
 pub(crate) async fn ready(State(store): State<Store>) -> Response {
     match store.readiness().await {
         Readiness::Ready => answer(StatusCode::OK, "OK"),
-        Readiness::NotReady(reason) => answer(StatusCode::SERVICE_UNAVAILABLE, reason),
+        Readiness::NotReady(reason) => answer(StatusCode::SERVICE_UNAVAILABLE, &reason),
     }
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::http::HeaderValue;
 use chrono::{DateTime, Utc};
@@ -19,7 +20,7 @@ use xtrace_store::metrics::SeriesLimits;
 
 use crate::embedded_postgres::EmbeddedPostgres;
 use values::{
-    parse_bind_addr, parse_body_bytes, parse_burst, parse_database_url, parse_key,
+    parse_bind_addr, parse_body_bytes, parse_burst, parse_database_url, parse_delay, parse_key,
     parse_metrics_days, parse_origin, parse_project, parse_public_url, parse_qps, parse_token,
     parse_traces_days,
 };
@@ -268,6 +269,10 @@ pub struct ServeConfig {
         default_value = "100000"
     )]
     series_per_project_max: usize,
+    /// Seconds that requests are still taken after SIGTERM while `/readyz` answers 503 already, so that
+    /// load balancers notice first.
+    #[arg(long = "shutdown-delay", env = "XTRACE_SHUTDOWN_DELAY", default_value = "0", value_parser = parse_delay)]
+    shutdown_delay: Duration,
 }
 
 /// Where a listener that can be done without listens.
@@ -383,6 +388,11 @@ impl ServeConfig {
     /// Read requests per second, if they are limited.
     pub fn reads_per_second(&self) -> Option<NonZeroU32> {
         NonZeroU32::new(self.rate_limit_qps)
+    }
+
+    /// From SIGTERM to the last request that is taken.
+    pub fn shutdown_delay(&self) -> Duration {
+        self.shutdown_delay
     }
 
     /// How media are kept.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::http::HeaderValue;
 use xtrace_model::ProjectId;
@@ -85,6 +86,13 @@ pub(super) fn parse_qps(text: &str) -> Result<u32, String> {
 
 pub(super) fn parse_burst(text: &str) -> Result<NonZeroU32, String> {
     parse_number(text, "RATE_LIMIT_BURST", "a whole number from 1")
+}
+
+pub(super) fn parse_delay(text: &str) -> Result<Duration, String> {
+    const SECONDS_MAX: u64 = 600;
+    let seconds = text.parse().ok().filter(|seconds| *seconds <= SECONDS_MAX);
+    let fault = || format!("XTRACE_SHUTDOWN_DELAY takes 0 to {SECONDS_MAX} seconds");
+    seconds.map(Duration::from_secs).ok_or_else(fault)
 }
 
 fn parse_days(text: &str, variable: &str) -> Result<u32, String> {

@@ -1,20 +1,21 @@
 //! The connection to Postgres: pools, migrations, and whether both are well.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;
 use xtrace_model::price::PriceList;
 
-use crate::StoreError;
+use crate::connect::{self, Purpose};
 use crate::metrics::series::SeriesCache;
 use crate::price_book::PriceBooks;
+use crate::unusable::Unusable;
 use crate::writer::Method;
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+use crate::{StoreError, schema};
 
 /// How the store connects.
 #[derive(Debug, Clone)]
@@ -47,7 +48,16 @@ pub enum Readiness {
     /// Migrations ran and Postgres answered.
     Ready,
     /// Not yet, or not any more; the reason in words that hold no secret.
-    NotReady(&'static str),
+    NotReady(Cow<'static, str>),
+}
+
+/// How far the process is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Standing {
+    /// The database is not ready for use, and why.
+    Starting(Cow<'static, str>),
+    Serving,
+    Stopping,
 }
 
 /// A handle on the database; clones share everything.
@@ -56,32 +66,22 @@ pub struct Store {
     read: PgPool,
     write: PgPool,
     background: PgPool,
-    migrated: Arc<watch::Sender<bool>>,
+    connect: PgConnectOptions,
+    standing: Arc<watch::Sender<Standing>>,
     method: Method,
     price_books: Arc<PriceBooks>,
     key_changes: Arc<AtomicU64>,
     series: Arc<SeriesCache>,
 }
 
-/// Writes only look up keys; a hash or merge join would read every partition for that. Plans are made
-/// for every execution: one that was made while a table (such as the partition of a new day) was empty
-/// reads all of it ever after, and one for all values can't leave partitions out.
-const WRITE_OPTIONS: [(&str, &str); 5] = [
-    ("jit", "off"),
-    ("enable_seqscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("plan_cache_mode", "force_custom_plan"),
-];
-
 /// Each writer keeps one; the others make partitions and sum traces up.
 const WRITE_CONNECTIONS_MAX: u32 = 8;
+const BACKGROUND_CONNECTIONS_MAX: u32 = 3;
 
 impl Store {
     /// Prepares pools; connects when first needed.
     pub fn new(options: &Options) -> Result<Self, StoreError> {
-        let connect: PgConnectOptions = options.database_url.parse()?;
-        let connect = connect.application_name("xtrace");
+        let connect = connect::options(&options.database_url)?;
         let is_socket = connect.get_socket().is_some();
         let by_connection = if is_socket {
             Method::Copy
@@ -89,26 +89,16 @@ impl Store {
             Method::Insert
         };
         let method = options.method.unwrap_or(by_connection);
-        let timeout_ms = options.statement_timeout.as_millis().to_string();
-        let read_options = connect.clone().options([
-            ("statement_timeout", timeout_ms.as_str()),
-            ("default_transaction_read_only", "on"),
-            ("jit", "off"),
-            // Which partitions and which index are right depends on the values.
-            ("plan_cache_mode", "force_custom_plan"),
-        ]);
-        let pool = |connections_max: u32| {
-            PgPoolOptions::new()
-                .max_connections(connections_max)
-                .acquire_timeout(Duration::from_secs(3))
-                .test_before_acquire(true)
-        };
+        let read = Purpose::Read(options.statement_timeout);
+        let starting = Standing::Starting(
+            "the database is not reached yet or its migrations have not run".into(),
+        );
         Ok(Self {
-            read: pool(options.read_connections_max).connect_lazy_with(read_options),
-            write: pool(WRITE_CONNECTIONS_MAX)
-                .connect_lazy_with(connect.clone().options(WRITE_OPTIONS)),
-            background: pool(3).connect_lazy_with(connect.options([("jit", "off")])),
-            migrated: Arc::new(watch::Sender::new(false)),
+            read: connect::pool(&connect, read, options.read_connections_max),
+            write: connect::pool(&connect, Purpose::Write, WRITE_CONNECTIONS_MAX),
+            background: connect::pool(&connect, Purpose::Background, BACKGROUND_CONNECTIONS_MAX),
+            connect,
+            standing: Arc::new(watch::Sender::new(starting)),
             method,
             price_books: Arc::default(),
             key_changes: Arc::default(),
@@ -116,49 +106,53 @@ impl Store {
         })
     }
 
-    /// Runs the migrations (under sqlx's advisory lock) and makes partitions for the days ahead.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        self.check_version().await?;
-        MIGRATIONS
-            .run(&self.write)
-            .await
-            .map_err(|error| match error {
-                sqlx::migrate::MigrateError::Execute(error) => error.into(),
-                other => StoreError::Internal(sqlx::Error::Migrate(Box::new(other))),
-            })?;
+    /// Judges the database, runs the migrations that it lacks, and makes partitions for the days
+    /// ahead.
+    pub async fn migrate(&self) -> Result<(), Unusable> {
+        schema::bring_up_to_date(&self.connect).await?;
         crate::partitions::make_ahead(self).await?;
-        self.migrated.send_replace(true);
+        self.standing.send_if_modified(|standing| {
+            let is_starting = matches!(standing, Standing::Starting(_));
+            if is_starting {
+                *standing = Standing::Serving;
+            }
+            is_starting
+        });
         Ok(())
     }
 
-    /// The schema needs lz4 compression, which came with PostgreSQL 14.
-    async fn check_version(&self) -> Result<(), StoreError> {
-        const OLDEST: i32 = 140_000;
-        let version: i32 = sqlx::query_scalar("select current_setting('server_version_num')::int")
-            .fetch_one(&self.read)
-            .await?;
-        if version >= OLDEST {
-            return Ok(());
-        }
-        let fault = format!(
-            "PostgreSQL 14 or newer is needed; the server is {}",
-            version / 10_000
-        );
-        Err(StoreError::Internal(sqlx::Error::Configuration(
-            fault.into(),
-        )))
+    /// Judges the database and changes nothing.
+    pub async fn inspect(&self) -> Result<(), Unusable> {
+        schema::inspect(&self.connect).await
+    }
+
+    /// Why the service waits for the database; readiness answers with it.
+    pub fn is_waiting(&self, reason: &Unusable) {
+        let reason = Standing::Starting(reason.to_string().into());
+        self.standing.send_if_modified(|standing| {
+            let is_starting = matches!(standing, Standing::Starting(_));
+            if is_starting {
+                *standing = reason;
+            }
+            is_starting
+        });
+    }
+
+    /// From now on the service says that it is not ready, since it stops.
+    pub fn is_stopping(&self) {
+        self.standing.send_replace(Standing::Stopping);
     }
 
     /// Asks Postgres for a sign of life.
     pub async fn readiness(&self) -> Readiness {
-        if !*self.migrated.borrow() {
-            return Readiness::NotReady(
-                "the database is not reached yet or its migrations have not run",
-            );
+        match &*self.standing.borrow() {
+            Standing::Serving => {}
+            Standing::Starting(reason) => return Readiness::NotReady(reason.clone()),
+            Standing::Stopping => return Readiness::NotReady("the service is stopping".into()),
         }
         match sqlx::query("select 1").execute(&self.read).await {
             Ok(_) => Readiness::Ready,
-            Err(_) => Readiness::NotReady("the database does not answer"),
+            Err(_) => Readiness::NotReady("the database does not answer".into()),
         }
     }
 

@@ -29,17 +29,37 @@ pub struct NameTaken;
 const COLUMNS: &str = "id, name, metadata, created_at, updated_at, traces_retention_days, \
     metrics_retention_days";
 
-/// Makes sure that the project is there; a new one is named like its id.
+/// Makes sure that the project is there; a new one is named like its id, or nearly so if another
+/// project has that name.
 pub async fn ensure(
     store: &Store,
     project: &ProjectId,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    let id = project.as_str();
+    let other = format!("{id} ({})", &uuid::Uuid::new_v4().to_string()[..8]);
+    let named = insert_if_missing(store, project, id, now).await;
+    match named {
+        Err(error) if is_sqlstate(&error, &[UNIQUE_VIOLATION]) => {
+            insert_if_missing(store, project, &other, now).await?;
+        }
+        named => named?,
+    }
+    Ok(())
+}
+
+async fn insert_if_missing(
+    store: &Store,
+    project: &ProjectId,
+    name: &str,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "insert into projects (id, name, created_at, updated_at) values ($1, $1, $2, $2)
-         on conflict do nothing",
+        "insert into projects (id, name, created_at, updated_at) values ($1, $2, $3, $3)
+         on conflict (id) do nothing",
     )
     .bind(project.as_str())
+    .bind(name)
     .bind(now)
     .execute(store.write())
     .await?;

@@ -33,6 +33,7 @@ mod retention; // old data goes, young data stays
 mod routes; // every route, for tables that must leave none out
 mod sdk; // this repository's own client
 mod self_metrics; // what xtrace says of itself
+mod startup; // what is said of databases that will not do, and exit codes
 mod tenants; // credentials open their own project only
 mod tidy; // rules of the house
 mod transport; // a database over TCP and over a socket

@@ -218,7 +218,7 @@ async fn it_starts_with_no_configuration_and_survives_every_kill() {
         .args(["serve", "--bind-addr", "127.0.0.1:0", "--data-dir"])
         .arg(&dir);
     let (code, _, said) = output(&mut second).await;
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(3));
     assert!(said.contains("is in use by another xtrace"), "{said}");
 
     // xtrace is killed: its Postgres lives on and is adopted.
@@ -266,7 +266,7 @@ async fn it_starts_with_no_configuration_and_survives_every_kill() {
         .args(["serve", "--bind-addr", "127.0.0.1:0", "--data-dir"])
         .arg(&dir);
     let (code, _, said) = output(&mut third).await;
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(3));
     assert!(said.contains("was made by PostgreSQL 9"), "{said}");
     fs::remove_file(log_of(&dir)).unwrap();
 }
