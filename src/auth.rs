@@ -127,7 +127,7 @@ impl Authenticator {
         let key = keys::find(&self.store, public)
             .await
             .map_err(|error: StoreError| {
-                tracing::warn!(%error, "credentials can't be checked");
+                tracing::warn!(cause = error.for_log(), "credentials can't be checked");
                 AuthFailure::Unavailable
             })?;
         if let Some(key) = &key {

@@ -62,7 +62,9 @@ impl IntoResponse for CompatError {
             _ if status == StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
             }
-            Self::Store(StoreError::Internal(cause)) => tracing::error!(%cause, "a query failed"),
+            Self::Store(error @ StoreError::Internal(_)) => {
+                tracing::error!(cause = error.for_log(), "a query failed");
+            }
             _ => {}
         }
         response

@@ -99,8 +99,8 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code) = self.status();
-        if let Self::Store(StoreError::Internal(cause)) = &self {
-            tracing::error!(%cause, "a query failed");
+        if let Self::Store(error @ StoreError::Internal(_)) = &self {
+            tracing::error!(cause = error.for_log(), "a query failed");
         }
         let mut body = json!({"message": self.to_string(), "code": code, "data": null});
         let mut hint = None;

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use sqlx::migrate::MigrateError;
+use sqlx::postgres::PgDatabaseError;
+
 /// A failed read or write.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -34,6 +37,41 @@ pub(crate) fn is_sqlstate(error: &sqlx::Error, codes: &[&str]) -> bool {
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code);
     code.is_some_and(|code| codes.contains(&code.as_ref()))
+}
+
+/// What a log may hold of a failure: of Postgres' words only the code and the names of what was hit. Its
+/// message, detail and context quote values of rows, which are what senders sent.
+fn cause_for_log(cause: &sqlx::Error) -> String {
+    match cause {
+        sqlx::Error::Database(database) => {
+            let postgres = database.try_downcast_ref::<PgDatabaseError>();
+            let hit = [
+                ("sqlstate", database.code().as_deref().map(str::to_owned)),
+                ("constraint", database.constraint().map(str::to_owned)),
+                ("table", database.table().map(str::to_owned)),
+                (
+                    "column",
+                    postgres
+                        .and_then(PgDatabaseError::column)
+                        .map(str::to_owned),
+                ),
+            ];
+            let named = hit
+                .into_iter()
+                .filter_map(|(what, name)| Some(format!("{what} {}", name?)));
+            named.collect::<Vec<_>>().join(", ")
+        }
+        sqlx::Error::ColumnDecode { index, .. } => format!("column {index} can't be decoded"),
+        sqlx::Error::Decode(_) => "a value can't be decoded".to_owned(),
+        sqlx::Error::Encode(_) => "a value can't be encoded".to_owned(),
+        sqlx::Error::Migrate(error) => match &**error {
+            MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) => {
+                format!("migration: {}", cause_for_log(cause))
+            }
+            other => other.to_string(),
+        },
+        other => other.to_string(),
+    }
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -69,6 +107,16 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
+    /// What a log may hold of the cause; see [`cause_for_log`].
+    pub fn for_log(&self) -> String {
+        match self {
+            Self::Overloaded { .. } | Self::Timeout | Self::Unavailable(None) => self.to_string(),
+            Self::Unavailable(Some(cause)) | Self::Refused(cause) | Self::Internal(cause) => {
+                cause_for_log(cause)
+            }
+        }
+    }
+
     /// A short name, for counting.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -89,5 +137,28 @@ impl StoreError {
             Self::Timeout => Self::Timeout,
             Self::Refused(_) | Self::Internal(_) | Self::Unavailable(_) => Self::Unavailable(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_name_what_was_hit_and_no_values() {
+        let check = |cause: sqlx::Error, expected: &str| {
+            assert_eq!(StoreError::from(cause).for_log(), expected);
+        };
+        check(
+            sqlx::Error::Decode("odd value 'secret'".into()),
+            "a value can't be decoded",
+        );
+        check(
+            sqlx::Error::ColumnDecode {
+                index: "\"input\"".to_owned(),
+                source: "odd value 'secret'".into(),
+            },
+            "column \"input\" can't be decoded",
+        );
     }
 }

@@ -18,7 +18,7 @@ pub async fn run(store: Store, retention: Retention) {
     loop {
         interval.tick().await;
         if let Err(error) = once(&store, retention).await {
-            tracing::warn!(%error, "maintenance failed and runs again in an hour");
+            tracing::warn!(%error, cause = error.for_log(), "maintenance failed and runs again in an hour");
         }
     }
 }

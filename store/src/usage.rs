@@ -86,8 +86,7 @@ pub async fn run(store: Store) {
     loop {
         interval.tick().await;
         if let Err(error) = refresh(&store, &mut pauses).await {
-            let cause = std::error::Error::source(&error);
-            tracing::debug!(%error, ?cause, "usage is summed up a second later");
+            tracing::debug!(%error, cause = error.for_log(), "usage is summed up a second later");
         }
     }
 }

@@ -69,7 +69,7 @@ impl Supplements {
         }
         if let Err(error) = self.add(store, writer, project, traces).await {
             // They are committed and noted: the next round adds them.
-            tracing::warn!(%error, "log records are added to their observations later");
+            tracing::warn!(%error, cause = error.for_log(), "log records are added to their observations later");
         }
     }
 
@@ -217,7 +217,9 @@ pub(crate) async fn run(store: Store, writer: Writer) {
     loop {
         match round(&store, &writer, &after).await {
             Ok(next) => after = next,
-            Err(error) => tracing::warn!(%error, "log records are added in the next round"),
+            Err(error) => {
+                tracing::warn!(%error, cause = error.for_log(), "log records are added in the next round");
+            }
         }
         tokio::time::sleep(ROUND).await;
     }

@@ -42,8 +42,7 @@ pub async fn run(store: Store) {
             move_shards(&store, BYTES_MIN).await
         };
         if let Err(error) = moved {
-            let cause = std::error::Error::source(&error);
-            tracing::debug!(%error, ?cause, "points are moved into chunks a little later");
+            tracing::debug!(%error, cause = error.for_log(), "points are moved into chunks a little later");
         }
     }
 }

@@ -121,8 +121,8 @@ impl Flusher {
                     let half = part.split_off(part.rows() / 2);
                     parts.extend([half, part]);
                 }
-                Err(StoreError::Refused(cause)) => {
-                    tracing::warn!(?cause, "an item was refused");
+                Err(error @ StoreError::Refused(_)) => {
+                    tracing::warn!(cause = error.for_log(), "an item was refused");
                     refused.extend(part.ids().map(str::to_owned));
                 }
                 Err(error) => return Err(error),
@@ -217,8 +217,8 @@ impl Flusher {
 
 /// Answers all requests with one failure; its cause is logged here, once.
 fn refuse(requests: Vec<Request>, error: StoreError) {
-    let cause = std::error::Error::source(&error);
-    tracing::warn!(%error, ?cause, requests = requests.len(), "a write failed; nothing of it was taken");
+    let cause = error.for_log();
+    tracing::warn!(%error, cause, requests = requests.len(), "a write failed; nothing of it was taken");
     let mut requests = requests.into_iter();
     let first = requests.next();
     for request in requests {

@@ -52,8 +52,11 @@ impl KnownDays {
                     Ok(()) => self.0.extend(days.into_iter().map(|day| (table, day))),
                     // Somebody reads for long: the rows go to the default partition, and move when
                     // theirs is made.
-                    Err(StoreError::Unavailable(cause)) => {
-                        tracing::debug!(?cause, "a partition could not be made yet");
+                    Err(error @ StoreError::Unavailable(_)) => {
+                        tracing::debug!(
+                            cause = error.for_log(),
+                            "a partition could not be made yet"
+                        );
                     }
                     Err(error) => return Err(error),
                 }
