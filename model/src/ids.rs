@@ -9,6 +9,9 @@ pub enum IdError {
     /// The text has more than 800 characters or 1200 bytes.
     #[error("must have at most 800 characters and 1200 bytes")]
     TooLong,
+    /// The text is a project's id of more than 200 bytes.
+    #[error("must have at most 200 bytes")]
+    TooLongForProject,
     /// The text holds U+0000 or a carriage return.
     #[error("must not contain NUL or carriage return characters")]
     Control,
@@ -16,10 +19,14 @@ pub enum IdError {
 
 /// The longest id, in characters; Langfuse's limit.
 pub const ID_CHARS_MAX: usize = 800;
-/// The longest id, in bytes: an entry of a Postgres index holds 2704, and keys have two ids.
+/// The longest id, in bytes: an entry of a Postgres index holds 2704, and the longest key is made of a
+/// project, a trace and an observation.
 pub const ID_BYTES_MAX: usize = 1200;
+/// The longest id of a project, in bytes.
+pub const PROJECT_ID_BYTES_MAX: usize = 200;
 
-fn check(text: &str) -> Result<(), IdError> {
+/// Whether a text may be an id: of a trace, or of anything else that an index holds beside a project.
+pub fn check(text: &str) -> Result<(), IdError> {
     if text.is_empty() {
         return Err(IdError::Empty);
     }
@@ -32,17 +39,24 @@ fn check(text: &str) -> Result<(), IdError> {
     Ok(())
 }
 
+fn check_project(text: &str) -> Result<(), IdError> {
+    if text.len() > PROJECT_ID_BYTES_MAX {
+        return Err(IdError::TooLongForProject);
+    }
+    check(text)
+}
+
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $check:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(String);
 
         impl $name {
-            /// Takes a text of 1 to 800 characters without NUL or carriage return.
+            /// Takes a text within the bounds of ids, without NUL or carriage return.
             pub fn parse(text: impl Into<String>) -> Result<Self, IdError> {
                 let text = text.into();
-                check(&text)?;
+                $check(&text)?;
                 Ok(Self(text))
             }
 
@@ -67,19 +81,19 @@ macro_rules! id {
 
 id! {
     /// The owner of rows: every row has one, every query names one.
-    ProjectId
+    ProjectId, check_project
 }
 id! {
     /// A trace's name within its project.
-    TraceId
+    TraceId, check
 }
 id! {
     /// An observation's name within its trace.
-    ObservationId
+    ObservationId, check
 }
 id! {
     /// A score's name within its project.
-    ScoreId
+    ScoreId, check
 }
 
 impl TraceId {
@@ -108,6 +122,8 @@ mod tests {
         assert_eq!(TraceId::parse("é".repeat(601)), Err(IdError::TooLong));
         assert!(TraceId::parse("é".repeat(600)).is_ok());
         assert_eq!(TraceId::parse("a b/{?}").unwrap().as_str(), "a b/{?}");
+        let project = ProjectId::parse("a".repeat(201));
+        assert_eq!(project, Err(IdError::TooLongForProject));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::text::without_nul;
 const NODES_MAX: usize = 200_000;
 /// `jsonb` numbers are Postgres numerics, which end at 131,072 digits.
 const NUMBER_CHARS_MAX: usize = 1_000;
-const EXPONENT_MAX: i64 = 1_000;
+const EXPONENT_MAX: u64 = 1_000;
 
 /// Parses JSON text; none if it is no JSON, or too deep or too large to be held as values.
 pub fn parse(text: &str) -> Option<Value> {
@@ -51,7 +51,7 @@ fn is_numeric(number: &str) -> bool {
         .find(['e', 'E'])
         .map_or(Ok(0), |at| number[at + 1..].parse::<i64>());
     number.len() <= NUMBER_CHARS_MAX
-        && exponent.is_ok_and(|exponent| exponent.abs() <= EXPONENT_MAX)
+        && exponent.is_ok_and(|exponent| exponent.unsigned_abs() <= EXPONENT_MAX)
 }
 
 /// Whether text is JSON, without building it.
@@ -72,6 +72,11 @@ mod tests {
             json!({"a\u{fffd}": "b\u{fffd}"}),
         );
         check("[1e400000]", json!(["1e+400000"]));
+        // The least exponent that is a number has no counterpart without a sign.
+        for exponent in ["-9223372036854775808", "+9223372036854775808", "-1001"] {
+            let number = format!("1e{exponent}");
+            check(&format!("[{number}]"), json!([number]));
+        }
         check("not json", json!("not json"));
         let deep = "[".repeat(1000) + &"]".repeat(1000);
         check(&deep, json!(deep.clone()));

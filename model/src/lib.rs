@@ -11,6 +11,7 @@
 //! - [`batch`]: what one request contributes; the currency of the write path.
 //! - [`text`]: which text Postgres can hold, and how other text is repaired.
 //! - [`json`]: JSON values that Postgres can hold.
+//! - `repair`: documents in a form that Postgres can hold.
 //! - [`environment`]: how environments are normalised.
 //! - [`time`]: microseconds since the epoch.
 //! - [`credentials`], [`caller`]: an `Authorization` header, parsed, and what came of it.
@@ -26,6 +27,7 @@ pub mod metric;
 pub mod observation;
 pub mod price;
 pub mod register;
+mod repair;
 pub mod score;
 pub mod stamps;
 pub mod text;

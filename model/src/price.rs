@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::observation::Observation;
-use crate::usage::{Costs, Usage};
+use crate::usage::{Costs, Usage, bounded_cost};
 
 /// A list of models with their prices, ready to be matched.
 #[derive(Debug)]
@@ -203,11 +203,12 @@ impl Model {
 impl Tier {
     fn costs(&self, usage: &Usage) -> Costs {
         let priced = usage.iter().filter_map(|(kind, units)| {
-            Some((kind.clone(), self.prices.get(kind)? * *units as f64))
+            let cost = self.prices.get(kind)? * *units as f64;
+            Some((kind.clone(), bounded_cost(cost)))
         });
         let mut costs: Costs = priced.collect();
         if !costs.is_empty() && !costs.contains_key("total") {
-            costs.insert("total".to_owned(), costs.values().sum());
+            costs.insert("total".to_owned(), bounded_cost(costs.values().sum()));
         }
         costs
     }
@@ -229,7 +230,7 @@ impl Condition {
     fn holds(&self, usage: &Usage, observation: &Observation) -> bool {
         if let (Some(kinds), Some(value)) = (&self.usage_kinds, self.value) {
             let matching = usage.iter().filter(|(kind, _)| kinds.is_match(kind));
-            let units: i64 = matching.map(|(_, units)| units).sum();
+            let units = matching.fold(0_i64, |sum, (_, units)| sum.saturating_add(*units));
             return compare(units as f64, &self.operator, value);
         }
         let source = match self.source.as_deref() {

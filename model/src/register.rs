@@ -202,6 +202,11 @@ impl<T> Register<T> {
         self.value.as_ref()
     }
 
+    /// The value, to be brought into a form that can be stored.
+    pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
+        self.value.as_mut()
+    }
+
     /// The stamp of the version that wrote the value.
     pub fn stamp(&self) -> Stamp {
         self.stamp

@@ -5,10 +5,52 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use crate::text::without_nul;
+
 /// Units by kind: `input`, `output`, `total`, `input_cached_tokens` and whatever was sent.
 pub type Usage = BTreeMap<String, i64>;
 /// USD by kind of unit.
 pub type Costs = BTreeMap<String, f64>;
+
+/// The greatest count of one kind: the last whole number that JavaScript and a float8 tell from its
+/// neighbour. A thousand observations that all have it still add up within a bigint.
+pub const COUNT_MAX: i64 = (1 << 53) - 1;
+/// The greatest cost of one kind, in USD: sums of it stay finite.
+pub const COST_MAX: f64 = 1e12;
+
+/// Brings counts and the names of their kinds within what is stored.
+pub(crate) fn bound(usage: &mut Usage) {
+    for count in usage.values_mut() {
+        *count = (*count).clamp(0, COUNT_MAX);
+    }
+    repair_kinds(usage);
+}
+
+/// Brings costs and the names of their kinds within what is stored.
+pub(crate) fn bound_costs(costs: &mut Costs) {
+    for cost in costs.values_mut() {
+        *cost = bounded_cost(*cost);
+    }
+    repair_kinds(costs);
+}
+
+/// A cost within what is stored.
+pub(crate) fn bounded_cost(cost: f64) -> f64 {
+    if cost.is_nan() {
+        0.0
+    } else {
+        cost.clamp(0.0, COST_MAX)
+    }
+}
+
+fn repair_kinds<T>(units: &mut BTreeMap<String, T>) {
+    if units.keys().any(|kind| kind.contains('\0')) {
+        let kinds = std::mem::take(units).into_iter();
+        *units = kinds
+            .map(|(kind, units)| (without_nul(&kind).into_owned(), units))
+            .collect();
+    }
+}
 
 /// Adds the total where none was given: the sum of all kinds.
 #[must_use]

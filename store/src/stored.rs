@@ -1,6 +1,6 @@
 //! Documents as rows: what a trace or an observation looks like in the database, and back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -314,15 +314,13 @@ impl ScoreRow {
 }
 
 /// Sum over the kinds of unit whose name contains `word`, in any case; `None` without such a kind.
-pub(crate) fn sum_like<T: Copy + std::iter::Sum<T>>(
-    units: &std::collections::BTreeMap<String, T>,
+pub(crate) fn sum_like<T: Copy>(
+    units: &BTreeMap<String, T>,
     word: &str,
+    add: impl Fn(T, T) -> T,
 ) -> Option<T> {
-    let matching = || {
-        units
-            .iter()
-            .filter(|(kind, _)| kind.to_ascii_lowercase().contains(word))
-    };
-    matching().next()?;
-    Some(matching().map(|(_, units)| *units).sum())
+    let matching = units
+        .iter()
+        .filter(|(kind, _)| kind.to_ascii_lowercase().contains(word));
+    matching.map(|(_, units)| *units).reduce(add)
 }

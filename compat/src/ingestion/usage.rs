@@ -42,7 +42,8 @@ pub(super) fn of(body: Object<'_>) -> Result<(Option<Usage>, Option<Costs>), Iss
 
 /// Without details the total is the sum of input and output.
 fn add_total(units: &mut Usage) {
-    let sum = units.get("input").copied().unwrap_or(0) + units.get("output").copied().unwrap_or(0);
+    let of = |kind: &str| units.get(kind).copied().unwrap_or(0);
+    let sum = of("input").saturating_add(of("output"));
     if !units.is_empty() {
         units.entry("total".to_owned()).or_insert(sum);
     }

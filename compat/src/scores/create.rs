@@ -9,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 use chrono::Utc;
 use serde_json::{Value, json};
 use xtrace_model::score::{ScoreSource, ScoreValue, Subject};
-use xtrace_model::{Batch, ProjectId, Register, Score, ScoreId, environment, json as rules, time};
+use xtrace_model::{
+    Batch, ProjectId, Register, Score, ScoreId, environment, ids, json as rules, time,
+};
 use xtrace_store::score_configs::{self, ScoreConfig};
 use xtrace_store::{Store, StoreError};
 
@@ -164,7 +166,14 @@ impl ScoreBody {
 fn subject(body: Object<'_>) -> Result<Subject, Issue> {
     const MESSAGE: &str = "Provide exactly one of the following: traceId (with optional \
         observationId), sessionId or datasetRunId. ObservationId requires traceId.";
-    let said = |name: &str| Ok::<_, Issue>(body.text(name)?.filter(|id| !id.is_empty()));
+    // Each is in an index, which holds no long texts.
+    let said = |name: &str| {
+        let id = body.text(name)?.filter(|id| !id.is_empty());
+        if let Some(fault) = id.as_deref().and_then(|id| ids::check(id).err()) {
+            return Err(issue::custom(&[json!(name)], &fault.to_string()));
+        }
+        Ok::<_, Issue>(id)
+    };
     let (trace, observation) = (said("traceId")?, said("observationId")?);
     let (session, run) = (said("sessionId")?, said("datasetRunId")?);
     match (trace, observation, session, run) {

@@ -283,7 +283,7 @@ fn into_observation(
     observation.status_message = text(item.status_message);
     observation.version = text(item.version);
     observation.parent_id = text(item.parent_observation_id.filter(|id| !id.is_empty()));
-    observation.model = text(item.model);
+    observation.model = text(cut(item.model));
     observation.model_parameters = text(item.model_parameters.as_deref().and_then(payload));
     observation.input = text(item.input.as_deref().and_then(payload));
     observation.output = text(item.output.as_deref().and_then(payload));

@@ -172,10 +172,11 @@ impl Writer {
 
     /// Writes a batch: `Ok` means that all of it is committed but for items that can't be, an error
     /// that none of it was acknowledged. Dropping the future does not take a queued batch back.
-    pub async fn submit(&self, batch: Batch) -> Result<Committed, StoreError> {
+    pub async fn submit(&self, mut batch: Batch) -> Result<Committed, StoreError> {
         if batch.rows() == 0 {
             return Ok(Committed::default());
         }
+        batch.repair();
         let items = [
             ("traces", batch.traces.len()),
             ("observations", batch.observations.len()),

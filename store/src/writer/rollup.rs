@@ -2,6 +2,7 @@
 //! ids, so that it is the same to the last bit however they came.
 
 use std::collections::BTreeMap;
+use std::ops::Add;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
@@ -46,11 +47,11 @@ impl Part {
             level: observation.level().name().to_owned(),
             environment: observation.environment().to_owned(),
             model: observation.model.text().map(str::to_owned),
-            input_usage: usage.and_then(|usage| sum_like(usage, "input")),
-            output_usage: usage.and_then(|usage| sum_like(usage, "output")),
+            input_usage: usage.and_then(|usage| sum_like(usage, "input", i64::saturating_add)),
+            output_usage: usage.and_then(|usage| sum_like(usage, "output", i64::saturating_add)),
             total_usage: usage.and_then(|usage| usage.get("total").copied()),
-            input_cost: costs.and_then(|costs| sum_like(costs, "input")),
-            output_cost: costs.and_then(|costs| sum_like(costs, "output")),
+            input_cost: costs.and_then(|costs| sum_like(costs, "input", f64::add)),
+            output_cost: costs.and_then(|costs| sum_like(costs, "output", f64::add)),
             total_cost: costs.and_then(|costs| costs.get("total").copied()),
         }
     }

@@ -1,6 +1,8 @@
 //! The experiment that a span is part of (section 4.6): what Langfuse's SDKs say of a run over a dataset.
 
 use serde_json::{Map, Value};
+use xtrace_model::ids::{ID_BYTES_MAX, ID_CHARS_MAX};
+use xtrace_model::text::{cut_bytes, cut_chars};
 use xtrace_model::{json, time};
 
 use super::attributes::{Attributes, to_text};
@@ -30,7 +32,12 @@ pub(super) fn of(attributes: &Attributes) -> Option<String> {
             // A version is the time that the item was valid at; anything else is none.
             name != "item.version" || time::parse_rfc3339(text).is_some()
         });
-        if let Some(text) = value {
+        if let Some(mut text) = value {
+            if name == "id" {
+                // It is in an index, which holds no long texts.
+                let cut = cut_bytes(cut_chars(&text, ID_CHARS_MAX), ID_BYTES_MAX).len();
+                text.truncate(cut);
+            }
             experiment.insert(member.to_owned(), Value::String(text));
         }
     }

@@ -2,9 +2,12 @@
 
 use serde_json::{Map, Value};
 
+use xtrace_model::text::cut_chars;
+
 use super::Source;
 use super::attributes::{Attributes, as_object};
 use super::conventions::{RULES, genkit, vercel};
+use super::trace_fields::NAME_CHARS_MAX;
 
 /// Rule U-0: spans of whole agents carry the sums of their children's usage; counting both would
 /// double the cost, so these have no model, usage or cost of their own.
@@ -24,6 +27,7 @@ pub(super) fn name(attributes: &Attributes) -> Option<String> {
         .first_text(&RULES.models)
         .map(|name| name.trim_matches('"').to_owned())
         .or_else(|| genkit::model(attributes))
+        .map(|name| cut_chars(&name, NAME_CHARS_MAX).to_owned())
 }
 
 /// The model's parameters as JSON text, none if there are none.
