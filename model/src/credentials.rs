@@ -55,7 +55,8 @@ impl Credentials {
         let decoded = String::from_utf8(decode_base64(token)?).ok()?;
         let mut pieces = decoded.split(':');
         let (public, secret) = (pieces.next()?, pieces.next()?);
-        if public.is_empty() || secret.is_empty() {
+        // No key has a colon; a third piece would be ignored, and so open what it does not name.
+        if public.is_empty() || secret.is_empty() || pieces.next().is_some() {
             return None;
         }
         Some(Self::Basic {
@@ -104,6 +105,7 @@ mod tests {
         check("Bearer abc", Ok(Credentials::Bearer("abc".into())));
         check("Bearer ", Err(CredentialsError::Scheme));
         check("Basic cGs=", Err(CredentialsError::Malformed));
+        check("Basic cGs6c2s6eA==", Err(CredentialsError::Malformed));
         check("Basic !!!!", Err(CredentialsError::Malformed));
         check("Basic OnNr", Err(CredentialsError::Malformed));
         check("Digest x", Err(CredentialsError::Scheme));
