@@ -4,9 +4,10 @@
 //! read when somebody asks.
 
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use metrics::{
@@ -36,8 +37,27 @@ fn recorder() -> &'static PrometheusHandle {
         // Another recorder can only have been installed by a program that embeds this one.
         let _ = metrics::set_global_recorder(recorder);
         describe();
+        keep_up(handle.clone());
         handle
     })
+}
+
+/// How often recorded values are sorted into their buckets, whether or not anybody asks for them.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Every value of a histogram takes 16 bytes until it is sorted into its bucket. A thread does that: it
+/// belongs to the process, as the recorder does, and outlives the runtime of any one server.
+fn keep_up(handle: PrometheusHandle) {
+    let work = move || {
+        loop {
+            std::thread::sleep(UPKEEP_INTERVAL);
+            handle.run_upkeep();
+        }
+    };
+    let thread = std::thread::Builder::new().name("metrics".to_owned());
+    if let Err(error) = thread.spawn(work) {
+        tracing::error!(%error, "no thread for metrics: their memory grows unless GET /metrics is asked");
+    }
 }
 
 /// Begins to record.
@@ -155,7 +175,7 @@ fn set_gauges(gateway: &Gateway) {
 
 /// Middleware: how long each route takes.
 pub async fn time_requests(path: Option<MatchedPath>, request: Request, next: Next) -> Response {
-    let method = request.method().as_str().to_owned();
+    let method = method_name(request.method());
     let began = Instant::now();
     let response = next.run(request).await;
     // Paths that are none would make as many series as somebody likes.
@@ -164,6 +184,27 @@ pub async fn time_requests(path: Option<MatchedPath>, request: Request, next: Ne
     histogram!("xtrace_request_seconds", "method" => method, "route" => route, "status" => status)
         .record(began.elapsed().as_secs_f64());
     response
+}
+
+/// The name of a method for labels and logs. Any token is a method, so names of callers' own would make as
+/// many series as they like, each as long as they like.
+pub(crate) fn method_name(method: &Method) -> &'static str {
+    const KNOWN: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::CONNECT,
+        Method::TRACE,
+    ];
+    const NAMES: [&str; 9] = [
+        "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE",
+    ];
+    let place = KNOWN.iter().position(|known| known == method);
+    place.map_or("other", |place| NAMES[place])
 }
 
 /// Counts a refusal.
