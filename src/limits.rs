@@ -6,16 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use chrono::Utc;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use serde::Serialize;
 
-use crate::api::error::ApiError;
 use crate::auth;
+use crate::dialect::Dialect;
 use crate::gateway::Gateway;
 
 /// Limits reads; clones share the buckets.
@@ -108,13 +107,12 @@ fn masked(credential: &str) -> String {
     format!("{}…", xtrace_model::text::cut_chars(credential, 12))
 }
 
-/// Middleware: limits `GET` of `/api/public/*`, but for `projects`, which clients ask to check
-/// their credentials. Callers without credentials are refused elsewhere.
+/// Middleware: limits reads (`GET` and `HEAD`, which runs the whole handler of `GET`) of every path but
+/// `projects`, which clients ask to check their credentials. Callers without credentials are refused
+/// elsewhere.
 pub async fn limit_reads(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let limited = request.method() == Method::GET
-        && path.starts_with("/api/public/")
-        && path != "/api/public/projects";
+    let limited = request.method().is_safe() && path != "/api/public/projects";
     let Ok(caller) = auth::caller(request.extensions()) else {
         return next.run(request).await;
     };
@@ -123,19 +121,6 @@ pub async fn limit_reads(State(gateway): State<Gateway>, request: Request, next:
     }
     match gateway.read_limiter.check(&caller.credential) {
         Ok(()) => next.run(request).await,
-        Err(refusal) => refuse(path, refusal),
+        Err(refusal) => Dialect::of(&request).too_many_requests(refusal),
     }
-}
-
-/// Native paths have their own shape of error, all others Langfuse's.
-fn refuse(path: &str, refusal: Refusal) -> Response {
-    let native = ["/api/public/metrics/names", "/api/public/metrics/query"];
-    let mut response = if native.contains(&path) {
-        ApiError::TooManyRequests(refusal).into_response()
-    } else {
-        xtrace_compat::rate_limited(refusal.seconds(), refusal.limit, &refusal.reset_at())
-    };
-    let seconds = HeaderValue::from(refusal.seconds());
-    response.headers_mut().insert(header::RETRY_AFTER, seconds);
-    response
 }

@@ -274,9 +274,16 @@ pub fn not_found() -> Response {
     CompatError::NoSuchEndpoint.into_response()
 }
 
-/// The answer to a body that can't be taken, in words that say why.
-pub fn body_refused(status: StatusCode, message: &str) -> Response {
-    let body = serde_json::json!({"message": message, "error": "InvalidRequestError"});
+/// The answer to a request that is refused before a handler is asked, in words that say why.
+pub fn refused(status: StatusCode, message: &str) -> Response {
+    let error = match status {
+        StatusCode::FORBIDDEN => "ForbiddenError",
+        StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowedError",
+        StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailableError",
+        status if status.is_client_error() => "InvalidRequestError",
+        _ => "InternalServerError",
+    };
+    let body = serde_json::json!({"message": message, "error": error});
     (status, axum::Json(body)).into_response()
 }
 

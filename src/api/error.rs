@@ -37,6 +37,9 @@ pub enum ApiError {
     /// The handler panicked.
     #[error("this request met a fault of the server, which is logged")]
     Fault,
+    /// Refused before a handler was asked; the text says why.
+    #[error("{1}")]
+    Outside(StatusCode, String),
     /// Too many reads.
     #[error("Too Many Requests")]
     TooManyRequests(Refusal),
@@ -54,6 +57,22 @@ fn auth_message(failure: AuthFailure) -> &'static str {
             "this credential may not do that: a public key alone writes scores, and keys have scopes"
         }
         AuthFailure::Unavailable => "the database is unavailable",
+    }
+}
+
+fn code_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "UNAUTHORIZED",
+        StatusCode::FORBIDDEN => "FORBIDDEN",
+        StatusCode::NOT_FOUND => "NOT_FOUND",
+        StatusCode::METHOD_NOT_ALLOWED => "METHOD_NOT_ALLOWED",
+        StatusCode::REQUEST_TIMEOUT => "TIMEOUT",
+        StatusCode::PAYLOAD_TOO_LARGE => "PAYLOAD_TOO_LARGE",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "UNSUPPORTED_MEDIA_TYPE",
+        StatusCode::TOO_MANY_REQUESTS => "TOO_MANY_REQUESTS",
+        StatusCode::SERVICE_UNAVAILABLE => "SERVICE_UNAVAILABLE",
+        status if status.is_client_error() => "BAD_REQUEST",
+        _ => "INTERNAL_ERROR",
     }
 }
 
@@ -81,6 +100,7 @@ impl ApiError {
             Self::Body(BodyError::TooLarge { .. }) | Self::TooLarge(_) => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE")
             }
+            Self::Outside(status, _) => (*status, code_of(*status)),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::TooManyRequests(_) | Self::Store(StoreError::Overloaded { .. }) => {

@@ -46,7 +46,7 @@ fn refuse(error: BodyError) -> Response {
         BodyError::Fault => StatusCode::INTERNAL_SERVER_ERROR,
         BodyError::Slow => StatusCode::REQUEST_TIMEOUT,
     };
-    let mut response = xtrace_compat::body_refused(status, &error.to_string());
+    let mut response = xtrace_compat::refused(status, &error.to_string());
     if let Some(seconds) = crate::retry::after(status, None) {
         response
             .headers_mut()

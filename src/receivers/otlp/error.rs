@@ -26,6 +26,9 @@ pub(super) enum OtlpError {
     Fault,
     #[error("{0}")]
     IngestionVersion(String),
+    /// Refused before a handler was asked.
+    #[error("{1}")]
+    Outside(StatusCode, String),
     #[error(transparent)]
     Body(#[from] BodyError),
     #[error(transparent)]
@@ -43,6 +46,20 @@ fn auth_message(failure: AuthFailure) -> &'static str {
             "this credential may not do that: a public key alone writes scores, and keys have scopes"
         }
         AuthFailure::Unavailable => "the database is unavailable; try again",
+    }
+}
+
+/// The number of a status. Source: gRPC, "HTTP to gRPC Status Code Mapping", with more of its causes.
+fn code_of(status: StatusCode) -> u8 {
+    match status {
+        StatusCode::UNAUTHORIZED => 16,
+        StatusCode::FORBIDDEN => 7,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => 12,
+        StatusCode::REQUEST_TIMEOUT => 4,
+        StatusCode::TOO_MANY_REQUESTS => 8,
+        StatusCode::SERVICE_UNAVAILABLE => 14,
+        status if status.is_client_error() => 3,
+        _ => 13,
     }
 }
 
@@ -75,6 +92,7 @@ impl OtlpError {
             }
             // Clients drop what gets a 500; rows that were not committed must come again.
             Self::Store(StoreError::Internal(_)) => (StatusCode::SERVICE_UNAVAILABLE, 13),
+            Self::Outside(status, _) => (*status, code_of(*status)),
         }
     }
 

@@ -23,7 +23,7 @@ const ENCODING: &str = "grpc-encoding";
 const PREFIX_BYTES: usize = 5;
 
 /// Whether a request is one of gRPC.
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let media_type = headers.get(header::CONTENT_TYPE);
     let media_type = media_type.and_then(|value| value.to_str().ok());
     let kind = media_type.and_then(|text| text.strip_prefix(MEDIA_TYPE));

@@ -18,6 +18,7 @@ mod wire;
 use xtrace_model::{Batch, ProjectId};
 use xtrace_store::Store;
 
+pub(crate) use grpc::is_grpc;
 pub(crate) use mapping::{cut, cut_tags};
 pub(crate) use receive::transport_of;
 pub use receive::{

@@ -4,7 +4,7 @@
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use chrono::Utc;
 use xtrace_model::text::repair_json;
@@ -70,12 +70,15 @@ async fn over_grpc(gateway: &Gateway, request: Request, signal: Signal) -> Respo
 
 /// How a request is answered that no handler of OTLP gets to see; `None` if it is no exporter's.
 pub(crate) fn transport_of(request: &Request) -> Option<Transport> {
-    if grpc::is_grpc(request.headers()) {
-        return Some(Transport::Grpc);
-    }
     let path = request.uri().path();
-    let looks_like_otlp = path == "/" || path.starts_with("/v1/") || path.contains("/otel");
     let encoding = Encoding::of(request.headers().get(header::CONTENT_TYPE));
+    let below_mount = path.strip_prefix("/api/public/otel").unwrap_or(path);
+    let is_endpoint = ["/v1/traces", "/v1/logs", "/v1/metrics"].contains(&below_mount)
+        || path.starts_with("/opentelemetry.proto.collector.");
+    if is_endpoint {
+        return Some(Transport::Http(encoding.unwrap_or(Encoding::Json)));
+    }
+    let looks_like_otlp = path == "/" || path.starts_with("/v1/") || path.contains("/otel");
     let encoding = encoding.filter(|_| looks_like_otlp && request.method() == Method::POST)?;
     Some(Transport::Http(encoding))
 }
@@ -95,6 +98,11 @@ impl Transport {
     /// The answer of a handler that panicked.
     pub(crate) fn fault(self) -> Response {
         self.refused(&OtlpError::Fault)
+    }
+
+    /// Any other answer that no handler gives.
+    pub(crate) fn refused_outside(self, status: StatusCode, message: String) -> Response {
+        self.refused(&OtlpError::Outside(status, message))
     }
 }
 
