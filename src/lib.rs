@@ -5,7 +5,7 @@
 //! - [`config`]: flags and environment; nothing else reads either.
 //! - [`receivers`]: bytes in, a committed batch, a reply: OTLP and the native formats.
 //! - [`api`]: native reads and service endpoints. (Langfuse's API is the crate `xtrace-compat`.)
-//! - [`auth`], [`limits`], [`request_id`]: what happens to every request on its way.
+//! - [`auth`], [`browsers`], [`limits`], [`request_id`]: what happens to every request on its way.
 //! - [`embedded_postgres`]: the private Postgres; yields a database URL, nothing else knows.
 //! - [`self_metrics`]: what xtrace says of itself.
 //! - [`exit`]: exit codes.
@@ -13,6 +13,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod browsers;
 pub mod commands;
 pub mod config;
 pub mod cors;

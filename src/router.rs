@@ -11,7 +11,7 @@ use crate::api::error::ApiError;
 use crate::api::{logs, metrics, service};
 use crate::gateway::Gateway;
 use crate::receivers::{langfuse, native, otlp};
-use crate::{auth, cors, dialect, limits, request_id, self_metrics};
+use crate::{auth, browsers, cors, dialect, limits, request_id, self_metrics};
 
 /// The whole service, gRPC included.
 pub fn router(gateway: Gateway, cors: CorsLayer) -> Router {
@@ -97,11 +97,13 @@ fn finish(protected: Router, gateway: Gateway) -> Router {
     let protected = protected
         .fallback(dialect::not_found)
         .layer(from_fn_with_state(gateway.clone(), limits::limit_reads))
-        .layer(from_fn_with_state(gateway, auth::authenticate));
+        .layer(from_fn_with_state(gateway, auth::authenticate))
+        .layer(from_fn(browsers::refuse_foreign_forms));
     open.merge(protected)
         // Receivers have limits of their own, before and after decompression.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(dialect::answer_faults))
+        .layer(from_fn(browsers::guard_answers))
         .layer(from_fn(self_metrics::time_requests))
         .layer(from_fn(request_id::name_requests))
 }
@@ -110,5 +112,8 @@ fn finish(protected: Router, gateway: Gateway) -> Router {
 pub fn metrics_router(gateway: Gateway) -> Router {
     Router::new()
         .route("/metrics", get(self_metrics::show_open))
+        .fallback(dialect::not_found)
         .with_state(gateway)
+        .layer(from_fn(dialect::answer_faults))
+        .layer(from_fn(browsers::guard_answers))
 }

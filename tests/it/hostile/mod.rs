@@ -3,6 +3,8 @@
 
 pub(crate) mod arena; // the attacked server, and the neighbour whose requests are timed
 
+mod edge; // what reaches a port without a key
+
 use std::time::Duration;
 
 use serde_json::json;
