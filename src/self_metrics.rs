@@ -66,7 +66,15 @@ pub fn install() {
 }
 
 /// What is so now, with what it means.
-const GAUGES: [(&str, &str); 8] = [
+const GAUGES: [(&str, &str); 10] = [
+    (
+        "xtrace_metric_shards_failing",
+        "Shards of metric points that the last round could not move",
+    ),
+    (
+        "xtrace_metric_rows_set_aside",
+        "Blocks and chunks that can't be read and are kept",
+    ),
     ("xtrace_queue_bytes", "Bytes that wait or are being written"),
     ("xtrace_queue_rows", "Rows that wait or are being written"),
     (
@@ -116,6 +124,10 @@ fn describe() {
         (
             "xtrace_moved_points_total",
             "Metric points written into chunks",
+        ),
+        (
+            "xtrace_metric_rows_damaged_total",
+            "Blocks and chunks that can't be read and were set aside, by kind",
         ),
     ];
     for (name, text) in counters {

@@ -111,7 +111,7 @@ pub async fn put(store: &Store, project: &Project) -> Result<Result<(), NameTake
 }
 
 /// Every table whose rows are a project's; the last ones are what the others are found by.
-const TABLES: [&str; 28] = [
+const TABLES: [&str; 29] = [
     "observations",
     "logs",
     "scores",
@@ -121,6 +121,7 @@ const TABLES: [&str; 28] = [
     "metric_chunks",
     "metric_exemplars",
     "metric_series",
+    "metric_set_aside",
     "media_links",
     "media_chunks",
     "media",

@@ -20,6 +20,7 @@ mod limits; // rate limits and request ids
 mod load; // every signal, sent without a pause and read back
 mod logs; // log records, in and out
 mod merging; // any order, any split, any repetition
+mod metric_rows; // how points lie: late ones, damaged ones
 mod metrics; // points in blocks, in chunks, and on the way
 mod nebula; // a day of a GPU cluster
 mod official; // answers against Langfuse's spec

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
+use sqlx::Connection;
 use xtrace_model::ProjectId;
 use xtrace_model::metric::PointValue;
 use xtrace_store::metrics::{compact, read, series};
 
 use crate::harness::{SeparateXtrace, TOKEN, Xtrace, answer, new_database};
 
-const BATCH: &str = "/v1/metrics/batch";
+pub(crate) const BATCH: &str = "/v1/metrics/batch";
 
 /// A generator of numbers, the same in every run.
 struct Dice(u64);
@@ -25,12 +26,12 @@ impl Dice {
     }
 }
 
-fn point(name: &str, series: u64, at: DateTime<Utc>, value: f64) -> Value {
+pub(crate) fn point(name: &str, series: u64, at: DateTime<Utc>, value: f64) -> Value {
     json!({"name": name, "labels": {"series": series.to_string()}, "value": value, "timestamp": at.to_rfc3339()})
 }
 
 /// Every point of a metric, by its label `series` and its time.
-async fn stored(xtrace: &Xtrace, name: &str) -> BTreeMap<(String, i64), f64> {
+pub(crate) async fn stored(xtrace: &Xtrace, name: &str) -> BTreeMap<(String, i64), f64> {
     let project = ProjectId::parse("default").unwrap();
     let selector = series::Selector {
         name: name.to_owned(),
@@ -159,11 +160,23 @@ async fn answers_do_not_change_when_points_move() {
     assert_eq!(newest.timestamp_micros(), now.timestamp_micros());
 }
 
-/// Killed again and again while points come and are moved: everything acknowledged is there, once.
+/// Ends sessions that hold the lock under which points are moved; answers how many.
+async fn cut_moves(sql: &mut sqlx::PgConnection) -> i64 {
+    sqlx::query_scalar(
+        "select count(*) filter (where pg_terminate_backend(l.pid)) from pg_locks l
+           join pg_stat_activity a on a.pid = l.pid
+          where l.locktype = 'advisory' and l.granted and l.objid = 1667563523 and a.datname = current_database()",
+    )
+    .fetch_one(sql)
+    .await
+    .unwrap()
+}
+
+/// Killed again and again while points come and are moved: everything acknowledged is there, once, as it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_while_points_move_loses_nothing() {
     let database = new_database().await;
-    let mut acknowledged = 0;
+    let mut expected = BTreeMap::new();
     let begin = Utc::now() - TimeDelta::hours(3);
     for round in 0..4 {
         let xtrace = SeparateXtrace::start_on(&database).await;
@@ -171,39 +184,98 @@ async fn a_kill_while_points_move_loses_nothing() {
             xtrace_store::Store::new(&xtrace_store::Options::new(database.clone())).unwrap();
         let moving = tokio::spawn(async move {
             loop {
-                compact::once(&store, 0).await.unwrap();
+                // Its connection may be cut.
+                let _ = compact::once(&store, 0).await;
             }
         });
-        for batch in 0..15_i64 {
-            let points: Vec<Value> = (0..200_i64)
-                .map(|n| {
-                    let second = round * 3000 + batch * 200 + n;
-                    point(
-                        "steady",
-                        (n % 8).unsigned_abs(),
-                        begin + TimeDelta::seconds(second),
-                        n as f64,
-                    )
-                })
-                .collect();
+        let mut sql = sqlx::PgConnection::connect(&database).await.unwrap();
+        let (mut batch, mut cuts) = (0_i64, 0_i64);
+        // At least one move of this round ends in the middle.
+        while batch < 15 || cuts < 1 {
+            let mut points = Vec::new();
+            for n in 0..200_i64 {
+                // Some belong to chunks of rounds before.
+                let second = (round * 3000 + batch * 200 + n) / (1 + n % 2);
+                let (series, at) = (
+                    (n % 8).unsigned_abs(),
+                    begin + TimeDelta::seconds(second % 10_000),
+                );
+                let value = (round * 1_000_000 + batch * 1000 + n) as f64 / 7.0;
+                points.push(point("steady", series, at, value));
+                let key = (series.to_string(), at.timestamp_nanos_opt().unwrap());
+                expected.insert(key, value);
+            }
             let request = xtrace
                 .http
                 .post(format!("{}{BATCH}", xtrace.url))
                 .bearer_auth(TOKEN);
-            assert_eq!(
-                answer(request.json(&json!({"metrics": points}))).await.0,
-                200
-            );
-            acknowledged += 200;
+            let (status, body) = answer(request.json(&json!({"metrics": points}))).await;
+            assert_eq!(status, 200, "{body}");
+            cuts += cut_moves(&mut sql).await;
+            batch += 1;
         }
         // Dropped in the middle of a transaction, as a crash would.
         moving.abort();
         xtrace.kill().await;
     }
     let xtrace = Xtrace::start_on(&database, &[]).await;
-    assert_eq!(stored(&xtrace, "steady").await.len(), acknowledged);
+    assert_eq!(stored(&xtrace, "steady").await, expected);
     compact::once(&xtrace.store, 0).await.unwrap();
-    assert_eq!(stored(&xtrace, "steady").await.len(), acknowledged);
+    assert_eq!(stored(&xtrace, "steady").await, expected);
+}
+
+/// Connections are cut at any time, so that nobody knows of some transactions whether they were committed. Senders
+/// repeat what was not acknowledged: in the end each point is there once, with its last value.
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_connections_lose_and_double_no_point() {
+    let database = new_database().await;
+    let xtrace = Xtrace::start_on(&database, &[]).await;
+    let mut sql = sqlx::PgConnection::connect(&database).await.unwrap();
+    let begin = Utc::now() - TimeDelta::hours(1);
+    let send = async |sender: i64| {
+        let mut sent = BTreeMap::new();
+        for batch in 0..25_i64 {
+            let mut points = Vec::new();
+            for n in 0..100_i64 {
+                let series = (sender * 10 + n % 10).unsigned_abs();
+                let at = begin + TimeDelta::seconds(batch * 40 + n / 10);
+                let value = (sender * 100_000 + batch * 100 + n) as f64 / 3.0;
+                points.push(point("cut", series, at, value));
+                sent.insert(
+                    (series.to_string(), at.timestamp_nanos_opt().unwrap()),
+                    value,
+                );
+            }
+            let body = json!({"metrics": points});
+            while xtrace.post(BATCH, &body).await.0 != 200 {}
+        }
+        sent
+    };
+    let sending = futures_util::future::join_all((0..4).map(send));
+    let mut cuts = 0_i64;
+    let cutting = async {
+        loop {
+            let cut: i64 = sqlx::query_scalar(
+                "select count(*) filter (where pg_terminate_backend(pid)) from pg_stat_activity
+                  where datname = current_database() and pid <> pg_backend_pid() and state <> 'idle'",
+            )
+            .fetch_one(&mut sql)
+            .await
+            .unwrap();
+            cuts += cut;
+            // Room for the next transactions to begin.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let sent = tokio::select! {
+        sent = sending => sent,
+        () = cutting => unreachable!("it ends with the others"),
+    };
+    assert!(cuts > 0, "nothing was cut");
+    let expected: BTreeMap<(String, i64), f64> = sent.into_iter().flatten().collect();
+    assert_eq!(stored(&xtrace, "cut").await, expected);
+    compact::once(&xtrace.store, 0).await.unwrap();
+    assert_eq!(stored(&xtrace, "cut").await, expected);
 }
 
 /// More series than are allowed are refused, with a reason; those that are there go on.

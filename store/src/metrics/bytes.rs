@@ -101,8 +101,9 @@ impl<'a> Reader<'a> {
         Some(i64::from_le_bytes(self.take(8)?.try_into().ok()?))
     }
 
+    /// What is there bounds these, so that a run may have any length.
     pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = self.length()?;
+        let length = usize::try_from(self.varint()?).ok()?;
         self.take(length)
     }
 }

@@ -6,13 +6,16 @@ use xtrace_model::{MetricPoint, Micros, time};
 
 use super::blocks::micros;
 use super::codec;
+use super::sealed::{Fault, Sealed};
 
 /// Points of a chunk at most, but for those of one microsecond.
-const POINTS_MAX: usize = 720;
+pub(super) const POINTS_MAX: usize = 720;
 /// A chunk with fewer points is filled up.
-pub(super) const POINTS_MIN: i32 = 480;
-/// What points may take when they are unpacked.
-const BYTES_MAX: usize = 256 << 20;
+pub(super) const POINTS_MIN: usize = 480;
+/// What the points of a chunk may take before they are packed, as long as it has more than one.
+const BYTES_MAX: usize = 4 << 20;
+/// What any chunk may take when it is unpacked; nothing larger is written.
+const UNPACKED_MAX: usize = 256 << 20;
 
 /// A chunk to be written.
 pub(super) struct Chunk {
@@ -22,13 +25,14 @@ pub(super) struct Chunk {
     pub(super) data: Vec<u8>,
 }
 
-/// Chunks of points, which are sorted and told apart by time.
-pub(super) fn of(points: &[MetricPoint]) -> Vec<Chunk> {
+/// Chunks of points, which are sorted and told apart by time; `None` if they can't be written.
+pub(super) fn of(points: &[MetricPoint]) -> Option<Vec<Chunk>> {
     let day = |point: &MetricPoint| time::day_of(micros(point.time));
     let mut chunks = Vec::new();
     for mut points in points.chunk_by(|a, b| day(a) == day(b)) {
         while !points.is_empty() {
-            let mut end = points.len().min(POINTS_MAX);
+            let values = points.iter().map(|point| &point.value);
+            let mut end = codec::fitting(values, POINTS_MAX, BYTES_MAX);
             // The microsecond names the chunk.
             while end < points.len() && micros(points[end].time) == micros(points[end - 1].time) {
                 end += 1;
@@ -38,21 +42,27 @@ pub(super) fn of(points: &[MetricPoint]) -> Vec<Chunk> {
                 first: micros(part[0].time),
                 last: micros(part[end - 1].time),
                 points: end,
-                data: pack(&codec::encode(part)),
+                data: pack(&codec::encode(part))?,
             });
             points = rest;
         }
     }
-    chunks
+    Some(chunks)
 }
 
-/// The points of a chunk; none if it is damaged.
-pub(super) fn read(series: SeriesId, data: &[u8]) -> Vec<MetricPoint> {
+/// The points of a chunk.
+pub(super) fn read(series: SeriesId, sealed: &Sealed) -> Result<Vec<MetricPoint>, Fault> {
+    let data = sealed.open()?;
     let points = unpack(data).and_then(|bytes| codec::decode(series, &bytes));
-    points.unwrap_or_else(|| {
-        tracing::error!(series, "a chunk of points is damaged");
-        Vec::new()
-    })
+    points.ok_or(Fault::Damaged)
+}
+
+/// What a chunk's points take when they are unpacked, by its first bytes.
+pub(super) fn unpacked_bytes(begin: &[u8]) -> usize {
+    let length = begin
+        .first_chunk::<4>()
+        .map(|four| u32::from_le_bytes(*four));
+    length.map_or(0, |length| length as usize).min(UNPACKED_MAX)
 }
 
 /// Sorts points that came in this order, and keeps the last of each time.
@@ -68,18 +78,21 @@ pub(super) fn latest(points: &mut Vec<MetricPoint>) {
 }
 
 /// Compressed; the first four bytes are the length of what was.
-fn pack(bytes: &[u8]) -> Vec<u8> {
+fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
     const LEVEL: i32 = 3;
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    if bytes.len() > UNPACKED_MAX {
+        return None;
+    }
+    let length = u32::try_from(bytes.len()).ok()?;
     let mut packed = length.to_le_bytes().to_vec();
-    packed.extend(zstd::bulk::compress(bytes, LEVEL).unwrap_or_default());
-    packed
+    packed.extend(zstd::bulk::compress(bytes, LEVEL).ok()?);
+    Some(packed)
 }
 
 fn unpack(data: &[u8]) -> Option<Vec<u8>> {
     let (length, packed) = data.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-    if length > BYTES_MAX {
+    if length > UNPACKED_MAX {
         return None;
     }
     zstd::bulk::decompress(packed, length).ok()
@@ -101,6 +114,14 @@ mod tests {
         }
     }
 
+    fn sealed(data: &[u8]) -> Sealed {
+        Sealed {
+            format: 0,
+            checksum: None,
+            data: data.to_vec(),
+        }
+    }
+
     #[test]
     fn of_points_with_one_time_the_last_stays() {
         let mut points = vec![point(5, 1), point(3, 2), point(5, 3), point(5, 4)];
@@ -113,15 +134,15 @@ mod tests {
         let day = 1000 * time::DAY;
         let mut points: Vec<MetricPoint> = (0..1000).map(|at| point(at * 1000, at)).collect();
         points.extend((0..1000).map(|at| point(day + at, at)));
-        let chunks = of(&points);
+        let chunks = of(&points).unwrap();
         let counts: Vec<usize> = chunks.iter().map(|chunk| chunk.points).collect();
         // The last thousand are of one microsecond.
         assert_eq!(counts, [720, 280, 1000]);
-        let read: Vec<MetricPoint> = chunks
+        let found: Vec<MetricPoint> = chunks
             .iter()
-            .flat_map(|chunk| read(1, &chunk.data))
+            .flat_map(|chunk| read(1, &sealed(&chunk.data)).unwrap())
             .collect();
-        assert_eq!(read, points);
-        assert!(super::read(1, b"nonsense").is_empty());
+        assert_eq!(found, points);
+        assert_eq!(read(1, &sealed(b"nonsense")), Err(Fault::Damaged));
     }
 }

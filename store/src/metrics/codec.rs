@@ -86,8 +86,9 @@ pub(super) fn decode(series: SeriesId, bytes: &[u8]) -> Option<Vec<MetricPoint>>
     each_run(&mut from, count, Reader::signed, |at, start| {
         points[at].start = start;
     })?;
-    each_run(&mut from, count, Reader::varint, |at, flags| {
-        points[at].flags = u32::try_from(flags).unwrap_or_default();
+    let flags = |from: &mut Reader<'_>| u32::try_from(from.varint()?).ok();
+    each_run(&mut from, count, flags, |at, flags| {
+        points[at].flags = flags;
     })?;
     let mut tags = vec![NOTHING; count];
     each_run(&mut from, count, Reader::byte, |at, tag| tags[at] = tag)?;
@@ -116,6 +117,42 @@ pub(super) fn decode(series: SeriesId, bytes: &[u8]) -> Option<Vec<MetricPoint>>
         point.value = PointValue::Distribution(Box::new(distribution));
     }
     from.is_empty().then_some(points)
+}
+
+/// Bytes that a point takes at most.
+fn bytes_max(value: &PointValue) -> usize {
+    // Time, start, flags, tag, and a number of up to ten bytes; or the members of a distribution.
+    const POINT: usize = 60;
+    let PointValue::Distribution(one) = value else {
+        return POINT;
+    };
+    let counts = |counts: &[u64]| 20 + 10 * counts.len();
+    POINT
+        + 40
+        + match &one.shape {
+            Shape::Explicit {
+                bounds,
+                counts: all,
+            } => 20 + 8 * bounds.len() + counts(all),
+            Shape::Exponential {
+                positive, negative, ..
+            } => 40 + counts(&positive.counts) + counts(&negative.counts),
+            Shape::Quantiles(quantiles) => 10 + 16 * quantiles.len(),
+        }
+}
+
+/// How many of these points fit into so many bytes; one at least.
+pub(super) fn fitting<'a>(
+    values: impl Iterator<Item = &'a PointValue>,
+    points_max: usize,
+    bytes_max: usize,
+) -> usize {
+    let mut bytes = 0;
+    let within = values.take(points_max).take_while(|value| {
+        bytes += self::bytes_max(value);
+        bytes <= bytes_max
+    });
+    within.count().max(1)
 }
 
 fn tag(value: &PointValue) -> u8 {

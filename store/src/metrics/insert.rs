@@ -6,6 +6,7 @@ use xtrace_model::metric::{Exemplar, PointValue, SeriesId};
 use xtrace_model::{Batch, MetricPoint, ProjectId, time};
 
 use super::blocks::{self, micros};
+use super::sealed::{FORMAT, checksum};
 use super::series;
 use crate::StoreError;
 
@@ -42,6 +43,7 @@ struct BlockRows<'a> {
     firsts: Vec<DateTime<Utc>>,
     lasts: Vec<DateTime<Utc>>,
     counts: Vec<i32>,
+    checksums: Vec<i64>,
     data: Vec<Vec<u8>>,
 }
 
@@ -56,6 +58,7 @@ impl<'a> BlockRows<'a> {
                 rows.lasts.push(time::to_utc(block.last));
                 rows.counts
                     .push(i32::try_from(block.points).unwrap_or(i32::MAX));
+                rows.checksums.push(checksum(&block.data));
                 rows.data.push(block.data);
             }
         }
@@ -71,9 +74,9 @@ impl<'a> BlockRows<'a> {
             return Ok(());
         }
         sqlx::query(
-            "insert into metric_blocks (project_id, shard, first_at, last_at, points, data, stored_at)
-             select *, $7 from unnest($1::text[], $2::smallint[], $3::timestamptz[], $4::timestamptz[],
-                                      $5::int[], $6::bytea[])",
+            "insert into metric_blocks (project_id, shard, first_at, last_at, points, data, checksum, stored_at, format)
+             select *, $8, $9 from unnest($1::text[], $2::smallint[], $3::timestamptz[], $4::timestamptz[],
+                                          $5::int[], $6::bytea[], $7::bigint[])",
         )
         .bind(self.projects)
         .bind(self.shards)
@@ -81,7 +84,9 @@ impl<'a> BlockRows<'a> {
         .bind(self.lasts)
         .bind(self.counts)
         .bind(self.data)
+        .bind(self.checksums)
         .bind(now)
+        .bind(FORMAT)
         .execute(connection)
         .await?;
         Ok(())

@@ -18,7 +18,9 @@ mod growth;
 pub(crate) mod insert;
 pub mod query;
 pub mod read;
+mod sealed;
 pub mod series;
+mod set_aside;
 mod spread;
 
 pub use evaluate::Labels;

@@ -9,6 +9,7 @@ use xtrace_model::{MetricPoint, ProjectId, time};
 
 use super::blocks::{self, micros, shard_of};
 use super::chunks;
+use super::sealed::Sealed;
 use crate::{Store, StoreError};
 
 /// Points that one question may unpack.
@@ -16,6 +17,13 @@ const POINTS_MAX: usize = 20_000_000;
 
 /// The first and the last moment of a question, both within it.
 pub type Range = (DateTime<Utc>, DateTime<Utc>);
+
+#[derive(sqlx::FromRow)]
+struct ChunkRow {
+    series_id: SeriesId,
+    #[sqlx(flatten)]
+    sealed: Sealed,
+}
 
 /// Hands over the points of each series in order of time, series by series.
 pub async fn points(
@@ -33,8 +41,8 @@ pub async fn points(
     let is_within = |point: &MetricPoint| (from..=to).contains(&micros(point.time));
     let mut fresh = in_blocks(&mut snapshot, project, series, range).await?;
     let day = time::to_utc(time::day_of(from) * time::DAY);
-    let mut rows = sqlx::query_as::<_, (SeriesId, Vec<u8>)>(
-        "select series_id, data from metric_chunks
+    let mut rows = sqlx::query_as::<_, ChunkRow>(
+        "select series_id, format, checksum, data from metric_chunks
           where project_id = $1 and series_id = any($2) and first_at between $3 and $4 and last_at >= $5
           order by series_id, first_at",
     )
@@ -55,8 +63,12 @@ pub async fn points(
                 take(id, &points);
             }
         };
-    while let Some((id, data)) = rows.try_next().await? {
-        let points = chunks::read(id, &data);
+    while let Some(ChunkRow {
+        series_id: id,
+        sealed,
+    }) = rows.try_next().await?
+    {
+        let points = chunks::read(id, &sealed).unwrap_or_default();
         all += points.len();
         if all > POINTS_MAX {
             return Err(StoreError::Timeout);
@@ -88,8 +100,8 @@ async fn in_blocks(
 ) -> Result<HashMap<SeriesId, Vec<MetricPoint>>, StoreError> {
     let wanted: HashSet<SeriesId> = series.iter().copied().collect();
     let shards: HashSet<i16> = series.iter().map(|id| shard_of(*id)).collect();
-    let mut rows = sqlx::query_scalar::<_, Vec<u8>>(
-        "select data from metric_blocks
+    let mut rows = sqlx::query_as::<_, Sealed>(
+        "select format, checksum, data from metric_blocks
           where project_id = $1 and shard = any($2) and first_at <= $3 and last_at >= $4 order by id",
     )
     .bind(project.as_str())
@@ -98,8 +110,8 @@ async fn in_blocks(
     .bind(range.0)
     .fetch(connection);
     let mut found: HashMap<SeriesId, Vec<MetricPoint>> = HashMap::new();
-    while let Some(data) = rows.try_next().await? {
-        blocks::read(&data, Some(&wanted), |id, points| {
+    while let Some(sealed) = rows.try_next().await? {
+        let _ = blocks::read(&sealed, Some(&wanted), |id, points| {
             found.entry(id).or_default().extend(points);
         });
     }
