@@ -30,7 +30,8 @@ const KEYS_MAX: usize = 10_000;
 #[derive(Clone)]
 pub struct Authenticator {
     store: Store,
-    bearer_hash: [u8; 32],
+    api_hash: [u8; 32],
+    admin_hash: Option<[u8; 32]>,
     default_project: ProjectId,
     found: Arc<Mutex<Found>>,
 }
@@ -43,12 +44,18 @@ struct Found {
 }
 
 impl Authenticator {
-    /// The API token opens the default project; key pairs are looked up in the store.
-    pub fn new(store: Store, api_token: &str, default_project: ProjectId) -> Self {
-        let bearer_hash = Sha256::digest(api_token).into();
+    /// The API token writes to the default project and reads it, the admin token administers; key pairs
+    /// are looked up in the store.
+    pub fn new(
+        store: Store,
+        api_token: &str,
+        admin_token: Option<&str>,
+        default_project: ProjectId,
+    ) -> Self {
         Self {
             store,
-            bearer_hash,
+            api_hash: Sha256::digest(api_token).into(),
+            admin_hash: admin_token.map(|token| Sha256::digest(token).into()),
             default_project,
             found: Arc::default(),
         }
@@ -76,12 +83,20 @@ impl Authenticator {
 
     async fn bearer(&self, token: &str, writer: &mut Option<ScoreWriter>) -> Authentication {
         let hash: [u8; 32] = Sha256::digest(token).into();
-        if bool::from(hash.ct_eq(&self.bearer_hash)) {
-            let credential = format!("bearer-{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2]);
+        let is = |known: &[u8; 32]| bool::from(hash.ct_eq(known));
+        let known = [
+            (is(&self.api_hash), "API token", Scopes::of_keys()),
+            (
+                self.admin_hash.as_ref().is_some_and(is),
+                "admin token",
+                Scopes::of_admins(),
+            ),
+        ];
+        if let Some((_, credential, scopes)) = known.into_iter().find(|(is_it, ..)| *is_it) {
             return Ok(Caller {
                 project: self.default_project.clone(),
-                credential,
-                scopes: Scopes::all(),
+                credential: credential.to_owned(),
+                scopes,
             });
         }
         let Some(key) = self.key(token).await? else {
@@ -177,9 +192,14 @@ pub async fn authenticate(
 /// Whether the caller's scopes are enough. Paths of administration look themselves.
 fn may(caller: &Caller, request: &Request) -> bool {
     let path = request.uri().path();
-    let administers = ["/api/public/projects", "/api/public/organizations"]
-        .iter()
-        .any(|prefix| path.starts_with(prefix));
+    let administers = [
+        "/api/public/projects",
+        "/api/public/organizations",
+        "/api/internal/",
+        "/metrics",
+    ]
+    .iter()
+    .any(|prefix| path.starts_with(prefix));
     let reads = request.method().is_safe();
     administers
         || if reads {

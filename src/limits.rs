@@ -12,6 +12,8 @@ use chrono::Utc;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::auth;
 use crate::dialect::Dialect;
@@ -23,6 +25,7 @@ pub struct ReadLimiter {
     buckets: Option<Arc<DefaultKeyedRateLimiter<String>>>,
     burst: u32,
     counts: Arc<Mutex<BTreeMap<String, Counts>>>,
+    label_key: Uuid,
 }
 
 /// Requests of one credential so far.
@@ -67,6 +70,7 @@ impl ReadLimiter {
             buckets,
             burst: burst.get(),
             counts: Arc::default(),
+            label_key: Uuid::new_v4(),
         }
     }
 
@@ -82,7 +86,7 @@ impl ReadLimiter {
                 }),
         };
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let counts = counts.entry(masked(credential)).or_default();
+        let counts = counts.entry(self.label(credential)).or_default();
         match outcome {
             Ok(()) => counts.allowed += 1,
             Err(_) => counts.refused += 1,
@@ -90,21 +94,35 @@ impl ReadLimiter {
         outcome
     }
 
-    /// Counts by masked credential.
-    pub fn counts(&self) -> BTreeMap<String, Counts> {
-        self.counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Counts by label: of one credential, or of all.
+    pub fn counts(&self, of: Option<&str>) -> BTreeMap<String, Counts> {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        match of {
+            None => counts.clone(),
+            Some(credential) => {
+                let label = self.label(credential);
+                counts
+                    .get(&label)
+                    .map(|found| (label, *found))
+                    .into_iter()
+                    .collect()
+            }
+        }
     }
-}
 
-/// Enough of a credential to recognise it by: the labels of tokens are part of a hash already.
-fn masked(credential: &str) -> String {
-    if credential.starts_with("bearer-") {
-        return credential.to_owned();
+    /// Tells credentials apart and says nothing else of them, not even to somebody who can guess one:
+    /// a public key is a right, and the hash has a key of this process.
+    fn label(&self, credential: &str) -> String {
+        let hash = Sha256::new()
+            .chain_update(self.label_key.as_bytes())
+            .chain_update(credential)
+            .finalize();
+        hash[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<Vec<_>>()
+            .concat()
     }
-    format!("{}…", xtrace_model::text::cut_chars(credential, 12))
 }
 
 /// Middleware: limits reads (`GET` and `HEAD`, which runs the whole handler of `GET`) of every path but

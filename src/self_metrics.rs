@@ -14,7 +14,7 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use xtrace_model::Authentication;
+use xtrace_model::{AuthFailure, Authentication};
 
 use crate::api::error::ApiError;
 use crate::gateway::Gateway;
@@ -156,12 +156,14 @@ fn describe() {
     }
 }
 
-/// `GET /metrics` beside the other paths, with credentials.
+/// `GET /metrics` among the other paths, for administrators: it shows the traffic of all projects.
 pub async fn show(
     State(gateway): State<Gateway>,
     caller: axum::Extension<Authentication>,
 ) -> Result<Response, ApiError> {
-    caller.0.map_err(ApiError::Auth)?;
+    if !caller.0.map_err(ApiError::Auth)?.scopes.admin {
+        return Err(ApiError::Auth(AuthFailure::Insufficient));
+    }
     Ok(show_open(State(gateway)).await)
 }
 

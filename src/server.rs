@@ -166,7 +166,12 @@ impl Server {
         let gateway = Gateway {
             store: store.clone(),
             writer: writer.clone(),
-            authenticator: Authenticator::new(store.clone(), &secrets.api_token, project.clone()),
+            authenticator: Authenticator::new(
+                store.clone(),
+                &secrets.api_token,
+                secrets.admin_token.as_deref(),
+                project.clone(),
+            ),
             read_limiter: ReadLimiter::new(config.reads_per_second(), config.rate_limit_burst),
             series_limits: config.series_limits(),
             body_limits: BodyLimits::new(config.body_bytes_max),
@@ -176,7 +181,7 @@ impl Server {
         let preparation = Preparation {
             store: store.clone(),
             project,
-            pair: secrets.key_pair,
+            pair: secrets.key_pair.clone(),
         };
         let (background, fault) = prepare(preparation, writer, config.retention()).await?;
         let (stop, stopped) = watch::channel(false);
@@ -203,9 +208,7 @@ impl Server {
                 tracing::info!("listening on {address} for OTLP over {what}");
             }
         }
-        if let Some(file) = &secrets.file {
-            tracing::info!("credentials are in {}", file.display());
-        }
+        secrets.say_what_is_to_be_known();
         Ok(Self {
             address,
             otlp_http_address,

@@ -18,6 +18,8 @@ use crate::query::{PathId, PathPair, iso};
 
 const NAME_CHARS: std::ops::RangeInclusive<usize> = 3..=60;
 const KEY_CHARS_MAX: usize = 200;
+/// What is stored is a fast hash, which is right for secrets that nobody can guess.
+const SECRET_CHARS_MIN: usize = 32;
 
 fn bad(message: impl Into<String>) -> CompatError {
     CompatError::BadRequest(message.into())
@@ -249,6 +251,11 @@ fn parse_key(body: Object<'_>) -> Result<NewKey, CompatError> {
                 "{what} must have up to {KEY_CHARS_MAX} visible ASCII characters without colons"
             )));
         }
+    }
+    if secret_key.len() < SECRET_CHARS_MIN {
+        return Err(bad(format!(
+            "secretKey must have {SECRET_CHARS_MIN} characters or more; send none, and one is made"
+        )));
     }
     let scopes = body.texts("scopes").map_err(CompatError::Invalid)?;
     let scopes = match scopes {

@@ -35,7 +35,7 @@ impl<S: Sync> FromRequestParts<S> for Admin {
         match found.unwrap_or(Err(AuthFailure::Missing)) {
             Ok(caller) if caller.scopes.admin => Ok(Self(caller)),
             Ok(_) | Err(AuthFailure::Insufficient) => Err(CompatError::Forbidden(
-                "Organization-scoped API key required: send the API token as Bearer, or a key with the scope admin"
+                "Organization-scoped API key required: send XTRACE_ADMIN_TOKEN as Bearer, or a key with the scope admin"
                     .to_owned(),
             )),
             Err(failure) => Err(CompatError::Auth(failure)),

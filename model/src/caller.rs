@@ -37,11 +37,11 @@ impl Scopes {
         }
     }
 
-    /// Everything.
-    pub fn all() -> Self {
+    /// What the token of administrators may do: nothing with what projects hold.
+    pub fn of_admins() -> Self {
         Self {
             admin: true,
-            ..Self::of_keys()
+            ..Self::default()
         }
     }
 

@@ -32,11 +32,13 @@ pub async fn readyz(State(gateway): State<Gateway>) -> Response {
     }
 }
 
-/// `GET /api/internal/rate_limit_stats`: reads let through and refused, by masked credential.
+/// `GET /api/internal/rate_limit_stats`: reads let through and refused; of the caller's credential, or of
+/// all for administrators.
 pub async fn rate_limit_stats(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Authentication>,
 ) -> Result<Json<Value>, ApiError> {
-    caller.map_err(ApiError::Auth)?;
-    Ok(Json(json!({"data": gateway.read_limiter.counts()})))
+    let caller = caller.map_err(ApiError::Auth)?;
+    let of = (!caller.scopes.admin).then_some(caller.credential.as_str());
+    Ok(Json(json!({"data": gateway.read_limiter.counts(of)})))
 }

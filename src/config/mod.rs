@@ -1,28 +1,29 @@
 //! Flags and environment, each setting both. The only reader of the environment.
 
+mod database;
+mod files;
+mod keys;
 mod values;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use chrono::{DateTime, Utc};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use xtrace_compat::MediaSettings;
 use xtrace_model::ProjectId;
-use xtrace_model::caller::Scopes;
 use xtrace_store::metrics::SeriesLimits;
 
-use crate::embedded_postgres::EmbeddedPostgres;
+pub use database::{Database, DatabaseConfig};
+pub use keys::{KeysCommand, RepriceConfig, ScopeList};
 use values::{
-    parse_bind_addr, parse_body_bytes, parse_burst, parse_database_url, parse_delay, parse_key,
-    parse_metrics_days, parse_origin, parse_project, parse_public_url, parse_qps, parse_token,
-    parse_traces_days,
+    parse_admin_token, parse_bind_addr, parse_body_bytes, parse_burst, parse_delay, parse_key,
+    parse_metrics_days, parse_origin, parse_project, parse_public_url, parse_qps, parse_secret_key,
+    parse_token, parse_traces_days,
 };
 
 /// The command line.
@@ -73,90 +74,6 @@ pub enum Command {
     Version,
 }
 
-/// What can be done with keys.
-#[derive(Debug, Clone, Subcommand)]
-pub enum KeysCommand {
-    /// Make a key pair, and its project if that is new; prints both keys.
-    Create {
-        /// Where data lives.
-        #[command(flatten)]
-        database: DatabaseConfig,
-        /// The project that it opens.
-        #[arg(long, default_value = "default", value_parser = parse_project)]
-        project: ProjectId,
-        /// What people call it.
-        #[arg(long)]
-        name: Option<String>,
-        /// What it may do: read, write, scores, admin, between commas.
-        #[arg(long, default_value = "read,write,scores")]
-        scopes: ScopeList,
-        /// When it ends, such as 2027-01-01T00:00:00Z.
-        #[arg(long)]
-        expires_at: Option<DateTime<Utc>>,
-    },
-    /// Print all key pairs, without their secrets.
-    List {
-        /// Where data lives.
-        #[command(flatten)]
-        database: DatabaseConfig,
-        /// Of this project alone.
-        #[arg(long, value_parser = parse_project)]
-        project: Option<ProjectId>,
-    },
-    /// End a key pair; servers know within a second.
-    Revoke {
-        /// Where data lives.
-        #[command(flatten)]
-        database: DatabaseConfig,
-        /// Its public key, or its id.
-        key: String,
-    },
-}
-
-impl KeysCommand {
-    /// Where data lives.
-    pub fn database(&self) -> &DatabaseConfig {
-        match self {
-            Self::Create { database, .. }
-            | Self::List { database, .. }
-            | Self::Revoke { database, .. } => database,
-        }
-    }
-}
-
-/// Scopes on the command line.
-#[derive(Debug, Clone, Copy)]
-pub struct ScopeList(pub Scopes);
-
-impl FromStr for ScopeList {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let names: Vec<&str> = text.split(',').collect();
-        let scopes = Scopes::parse(&names);
-        scopes
-            .map(Self)
-            .ok_or_else(|| "takes some of read, write, scores, admin, between commas".to_owned())
-    }
-}
-
-/// Which costs are computed anew.
-#[derive(Debug, Clone, Args)]
-pub struct RepriceConfig {
-    /// Where data lives.
-    #[command(flatten)]
-    pub database: DatabaseConfig,
-    /// Of this project alone.
-    #[arg(long, value_parser = parse_project)]
-    pub project: Option<ProjectId>,
-    /// Of traces that begin at this time or later.
-    #[arg(long, default_value = "0001-01-01T00:00:00Z")]
-    pub from: DateTime<Utc>,
-    /// Of traces that begin before this time.
-    #[arg(long, default_value = "9999-01-01T00:00:00Z")]
-    pub to: DateTime<Utc>,
-}
-
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -164,22 +81,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// Where data lives.
-#[derive(Debug, Clone, Args)]
-pub struct DatabaseConfig {
-    /// A postgres:// URL. Unset: a private Postgres is started under the data directory.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_parser = parse_database_url)]
-    database_url: Option<String>,
-    /// Where the private Postgres and generated credentials are kept. Default: /var/lib/xtrace for
-    /// root, else $XDG_DATA_HOME/xtrace or ~/.local/share/xtrace.
-    #[arg(long, env = "XTRACE_DATA_DIR", value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Directory of the Postgres programs (postgres, initdb). Unset: PATH, pg_config, then the
-    /// newest of /usr/lib/postgresql/*/bin.
-    #[arg(long, env = "XTRACE_PG_BIN", value_name = "DIR")]
-    pg_bin: Option<PathBuf>,
 }
 
 /// Everything that `xtrace serve` can be told.
@@ -205,24 +106,33 @@ pub struct ServeConfig {
     /// Web pages that may send OTLP: origins between commas, or `*` for all.
     #[arg(long, env = "OTLP_CORS_ORIGINS", default_value = "*", value_delimiter = ',', value_parser = parse_origin)]
     pub otlp_cors_origins: Vec<HeaderValue>,
-    /// The native token: opens every path as `Authorization: Bearer …`. Unset: one is generated on
-    /// first start and kept in the data directory.
-    #[arg(long, env = "API_BEARER_TOKEN", hide_env_values = true, value_parser = parse_token)]
+    /// The native token: writes to the default project and reads it, as `Authorization: Bearer …`.
+    /// Unset: one is generated on first start and kept in the data directory. Other users see the
+    /// arguments of a process: prefer the variable, or API_BEARER_TOKEN_FILE, which names a file.
+    #[arg(long, env = "API_BEARER_TOKEN", hide_env_values = true)]
     api_bearer_token: Option<String>,
+    /// The token of administrators: makes projects and keys, and sees the metrics of the whole service;
+    /// or XTRACE_ADMIN_TOKEN_FILE. Unset: generated like the native token, if anything is.
+    #[arg(
+        long = "admin-token",
+        env = "XTRACE_ADMIN_TOKEN",
+        hide_env_values = true
+    )]
+    admin_token: Option<String>,
     /// Project of the token and of the key pair.
     #[arg(long, env = "DEFAULT_PROJECT_ID", default_value = "default", value_parser = parse_project)]
     pub default_project_id: ProjectId,
     /// Public key of the default project's key pair. Unset: a pair is generated on first start.
     #[arg(long, env = "XTRACE_PUBLIC_KEY", value_parser = parse_key)]
     xtrace_public_key: Option<String>,
-    /// Secret key of the default project's key pair.
-    #[arg(long, env = "XTRACE_SECRET_KEY", hide_env_values = true, value_parser = parse_key)]
+    /// Secret key of the default project's key pair, or XTRACE_SECRET_KEY_FILE.
+    #[arg(long, env = "XTRACE_SECRET_KEY", hide_env_values = true)]
     xtrace_secret_key: Option<String>,
     /// The same as XTRACE_PUBLIC_KEY, which goes first.
     #[arg(long, env = "LANGFUSE_PUBLIC_KEY", value_parser = parse_key)]
     langfuse_public_key: Option<String>,
-    /// The same as XTRACE_SECRET_KEY, which goes first.
-    #[arg(long, env = "LANGFUSE_SECRET_KEY", hide_env_values = true, value_parser = parse_key)]
+    /// The same as XTRACE_SECRET_KEY, which goes first; or LANGFUSE_SECRET_KEY_FILE.
+    #[arg(long, env = "LANGFUSE_SECRET_KEY", hide_env_values = true)]
     langfuse_secret_key: Option<String>,
     /// Read requests per second and credential; 0 turns limiting off.
     #[arg(long, env = "RATE_LIMIT_QPS", default_value = "20", value_parser = parse_qps)]
@@ -301,18 +211,6 @@ pub struct HealthcheckConfig {
     pub bind_addr: SocketAddr,
 }
 
-/// Where the database is to be found.
-#[derive(Debug, Clone)]
-pub enum Database {
-    /// At a URL.
-    Url(String),
-    /// A private one under the data directory.
-    Embedded {
-        /// Where the Postgres programs are, if somebody said so.
-        pg_bin: Option<PathBuf>,
-    },
-}
-
 /// A key pair.
 #[derive(Clone)]
 pub struct KeyPair {
@@ -338,16 +236,59 @@ impl Cli {
             .chosen
             .take()
             .unwrap_or_else(|| Command::Serve(cli.serve.clone()));
-        if let Command::Serve(config) = &cli.command {
-            config
-                .key_pair()
-                .map_err(|fault| Self::command().error(ErrorKind::ValueValidation, fault))?;
-        }
+        cli.command
+            .take_secrets()
+            .map_err(|fault| Self::command().error(ErrorKind::ValueValidation, fault))?;
         Ok(cli)
     }
 }
 
+impl Command {
+    fn take_secrets(&mut self) -> Result<(), String> {
+        match self {
+            Self::Serve(config) => config.take_secrets(),
+            Self::Migrate(database) => database.take_secrets(),
+            Self::Keys(command) => command.database_mut().take_secrets(),
+            Self::Reprice(config) => config.database.take_secrets(),
+            Self::Healthcheck(_) | Self::Version => Ok(()),
+        }
+    }
+}
+
 impl ServeConfig {
+    fn take_secrets(&mut self) -> Result<(), String> {
+        self.database.take_secrets()?;
+        files::fill("API_BEARER_TOKEN", &mut self.api_bearer_token, parse_token)?;
+        files::fill(
+            "XTRACE_ADMIN_TOKEN",
+            &mut self.admin_token,
+            parse_admin_token,
+        )?;
+        let secret = parse_secret_key;
+        files::fill("XTRACE_SECRET_KEY", &mut self.xtrace_secret_key, secret)?;
+        files::fill("LANGFUSE_SECRET_KEY", &mut self.langfuse_secret_key, secret)?;
+        self.key_pair().map(|_| ())
+    }
+
+    /// Variables of secrets that are shorter than they should be.
+    pub fn short_secrets(&self) -> Vec<&'static str> {
+        let secrets = [
+            ("API_BEARER_TOKEN", &self.api_bearer_token),
+            ("XTRACE_SECRET_KEY", &self.xtrace_secret_key),
+            ("LANGFUSE_SECRET_KEY", &self.langfuse_secret_key),
+        ];
+        let short = secrets.into_iter().filter(|(_, secret)| {
+            let chars = secret.as_ref().map(String::len);
+            chars.is_some_and(|chars| chars < crate::secrets::SECRET_CHARS)
+        });
+        short.map(|(variable, _)| variable).collect()
+    }
+
+    /// The configured token of administrators.
+    pub fn admin_token(&self) -> Option<&str> {
+        self.admin_token.as_deref()
+    }
+
     /// Where data lives.
     pub fn database(&self) -> &DatabaseConfig {
         &self.database
@@ -425,45 +366,6 @@ fn half_pair(family: &str, has: &str, lacks: &str) -> String {
     format!("{family}_{has}_KEY is set but {family}_{lacks}_KEY is not; set both or neither")
 }
 
-impl DatabaseConfig {
-    /// Where the database is to be found.
-    pub fn database(&self) -> Database {
-        match &self.database_url {
-            Some(url) => Database::Url(url.clone()),
-            None => Database::Embedded {
-                pg_bin: self.pg_bin.clone(),
-            },
-        }
-    }
-
-    /// The private Postgres that another xtrace runs here right now, if one does.
-    pub fn running(&self) -> anyhow::Result<Option<String>> {
-        match self.database() {
-            Database::Url(_) => Ok(None),
-            Database::Embedded { .. } => EmbeddedPostgres::running(&self.data_dir()?),
-        }
-    }
-
-    /// Where files are kept.
-    pub fn data_dir(&self) -> anyhow::Result<PathBuf> {
-        let path = |name: &str| {
-            environment(name)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
-        if let Some(dir) = &self.data_dir {
-            return Ok(std::path::absolute(dir)?);
-        }
-        if rustix::process::geteuid().is_root() {
-            return Ok(PathBuf::from("/var/lib/xtrace"));
-        }
-        let share = path("XDG_DATA_HOME").or_else(|| Some(path("HOME")?.join(".local/share")));
-        share.map(|share| share.join("xtrace")).ok_or_else(|| {
-            anyhow::anyhow!("no data directory: set XTRACE_DATA_DIR, for HOME is not set either")
-        })
-    }
-}
-
 /// A variable of the environment that is set and not empty.
 #[expect(
     clippy::disallowed_methods,
@@ -479,11 +381,11 @@ mod tests {
 
     fn serve(arguments: &[&str]) -> Result<ServeConfig, String> {
         let line = ["xtrace", "serve"].iter().chain(arguments);
-        match Cli::try_parse_from(line)
+        match Cli::try_from_arguments(line)
             .map_err(|error| error.to_string())?
-            .chosen
+            .command
         {
-            Some(Command::Serve(config)) => Ok(config),
+            Command::Serve(config) => Ok(config),
             other => panic!("{other:?}"),
         }
     }
@@ -510,25 +412,51 @@ mod tests {
         );
         check("--api-bearer-token", "a b", "API_BEARER_TOKEN");
         check("--xtrace-public-key", "a:b", "KEY");
+        check(
+            "--admin-token",
+            "thirty-one-characters-are-in-it",
+            "XTRACE_ADMIN_TOKEN takes 32",
+        );
         check("--default-project-id", "", "DEFAULT_PROJECT_ID");
     }
 
     #[test]
     fn half_a_key_pair_is_a_fault() {
-        let fault = serve(&["--langfuse-secret-key", "s"])
-            .unwrap()
-            .key_pair()
-            .err()
-            .unwrap();
-        assert_eq!(
-            fault,
-            "LANGFUSE_SECRET_KEY is set but LANGFUSE_PUBLIC_KEY is not; set both or neither"
+        let fault = serve(&["--langfuse-secret-key", "half of it"]).unwrap_err();
+        assert!(
+            fault.contains("LANGFUSE_SECRET_KEY takes visible"),
+            "{fault}"
         );
-        let flags = ["--langfuse-public-key", "lp", "--langfuse-secret-key", "ls"];
+        let fault = serve(&["--langfuse-secret-key", "a-secret"]).unwrap_err();
+        assert!(fault.contains(
+            "LANGFUSE_SECRET_KEY is set but LANGFUSE_PUBLIC_KEY is not; set both or neither"
+        ));
+        let flags = [
+            "--langfuse-public-key",
+            "lp",
+            "--langfuse-secret-key",
+            "a-secret",
+        ];
         assert_eq!(
             serve(&flags).unwrap().key_pair().unwrap().unwrap().public,
             "lp"
         );
+    }
+
+    #[test]
+    fn wrong_secrets_are_not_quoted() {
+        for (flag, value) in [
+            ("--api-bearer-token", "hush me"),
+            ("--xtrace-secret-key", "hush"),
+            ("--admin-token", "hush-hush"),
+            ("--database-url", "mysql://hush"),
+        ] {
+            let fault = serve(&[flag, value]).unwrap_err();
+            assert!(
+                fault.contains("takes") && !fault.contains("hush"),
+                "{fault}"
+            );
+        }
     }
 
     #[test]

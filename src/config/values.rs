@@ -12,7 +12,7 @@ pub(super) fn parse_database_url(text: &str) -> Result<String, String> {
     let known = ["postgres://", "postgresql://"]
         .iter()
         .any(|scheme| text.starts_with(scheme));
-    let fault = "DATABASE_URL takes a URL such as postgres://user:password@host/database";
+    let fault = "takes a URL such as postgres://user:password@host/database";
     if known {
         Ok(text.to_owned())
     } else {
@@ -41,12 +41,40 @@ pub(super) fn parse_public_url(text: &str) -> Result<String, String> {
     Err("XTRACE_PUBLIC_URL takes a URL such as https://traces.example.com".to_owned())
 }
 
-pub(super) fn parse_token(text: &str) -> Result<String, String> {
-    let visible = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if visible {
-        return Ok(text.to_owned());
+/// What people may have chosen before there was a rule: a shorter one is no secret at all. Fewer than
+/// [`crate::secrets::SECRET_CHARS`] are taken with a warning, for clients hold them already.
+const SECRET_CHARS_MIN: usize = 8;
+
+fn long_enough(text: &str, chars_min: usize) -> Result<String, String> {
+    if text.len() < chars_min {
+        return Err(format!(
+            "takes {chars_min} characters or more; `openssl rand -hex 32` makes a good one"
+        ));
     }
-    Err("API_BEARER_TOKEN takes visible ASCII characters without spaces".to_owned())
+    Ok(text.to_owned())
+}
+
+pub(super) fn parse_token(text: &str) -> Result<String, String> {
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("takes visible ASCII characters without spaces".to_owned());
+    }
+    long_enough(text, SECRET_CHARS_MIN)
+}
+
+/// Nobody has a shorter one from before.
+pub(super) fn parse_admin_token(text: &str) -> Result<String, String> {
+    parse_token(text)?;
+    long_enough(text, crate::secrets::SECRET_CHARS)
+}
+
+pub(super) fn parse_secret_key(text: &str) -> Result<String, String> {
+    let fits = text
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b':');
+    if !fits {
+        return Err("takes visible ASCII characters without spaces and colons".to_owned());
+    }
+    long_enough(text, SECRET_CHARS_MIN)
 }
 
 pub(super) fn parse_key(text: &str) -> Result<String, String> {
@@ -57,10 +85,7 @@ pub(super) fn parse_key(text: &str) -> Result<String, String> {
     if fits {
         return Ok(text.to_owned());
     }
-    Err(
-        "PUBLIC_KEY and SECRET_KEY take visible ASCII characters without spaces and colons"
-            .to_owned(),
-    )
+    Err("a PUBLIC_KEY takes visible ASCII characters without spaces and colons".to_owned())
 }
 
 pub(super) fn parse_project(text: &str) -> Result<ProjectId, String> {

@@ -70,8 +70,12 @@ pub fn hash_key_pair(public: &str, secret: &str) -> [u8; 32] {
         .into()
 }
 
-/// The end of a secret, to recognise it by.
+/// The end of a secret, to recognise it by; of a short one that would be too much of it.
 pub fn display_secret(secret: &str) -> String {
+    const CHARS_MIN: usize = 32;
+    if secret.chars().count() < CHARS_MIN {
+        return "sk-lf-...".to_owned();
+    }
     let end: Vec<char> = secret.chars().rev().take(4).collect();
     let end: String = end.into_iter().rev().collect();
     format!("sk-lf-...{end}")

@@ -10,7 +10,7 @@ use xtrace_model::ProjectId;
 use xtrace_model::caller::Scopes;
 use xtrace_store::keys::{self, NewKey};
 
-use crate::harness::{Keys, TOKEN, Xtrace};
+use crate::harness::{ADMIN_TOKEN, Keys, TOKEN, Xtrace};
 use crate::routes::{Route, routes};
 
 /// What a route asks for.
@@ -51,11 +51,16 @@ const TABLE: [(Access, &[&str]); 7] = [
             "PUT /api/public/media/upload/{token}",
         ],
     ),
-    (Key, &["GET /api/public/projects"]),
+    (
+        Key,
+        &[
+            "GET /api/public/projects",
+            "GET /api/internal/rate_limit_stats",
+        ],
+    ),
     (
         Read,
         &[
-            "GET /api/internal/rate_limit_stats",
             "GET /api/public/annotation-queues",
             "GET /api/public/annotation-queues/{queue_id}",
             "GET /api/public/annotation-queues/{queue_id}/items",
@@ -99,7 +104,6 @@ const TABLE: [(Access, &[&str]); 7] = [
             "GET /api/public/v2/scores",
             "GET /api/public/v2/scores/{score_id}",
             "GET /api/public/v3/scores",
-            "GET /metrics",
         ],
     ),
     (
@@ -163,6 +167,7 @@ const TABLE: [(Access, &[&str]); 7] = [
             "GET /api/public/organizations/apiKeys",
             "GET /api/public/organizations/projects",
             "GET /api/public/projects/{project_id}/apiKeys",
+            "GET /metrics",
             "POST /api/public/projects",
             "POST /api/public/projects/{project_id}/apiKeys",
             "PUT /api/public/projects/{project_id}",
@@ -186,6 +191,8 @@ enum Asker {
     Wrong(&'static str, HeaderValue),
     /// The native token.
     Token,
+    /// The token of administrators.
+    AdminToken,
     /// A public key as a token.
     BareKey(Keys),
     Scoped(Scopes, Keys),
@@ -196,7 +203,8 @@ impl Asker {
         let scopes = match self {
             _ if access == Open || access == Link => return Outcome::Passed,
             Self::Nobody | Self::Wrong(..) => return Outcome::Unauthenticated,
-            Self::Token => &Scopes::all(),
+            Self::Token => &Scopes::of_keys(),
+            Self::AdminToken => &Scopes::of_admins(),
             Self::BareKey(_) if access == Scores => return Outcome::Passed,
             Self::BareKey(_) => return Outcome::Forbidden,
             Self::Scoped(scopes, _) => scopes,
@@ -220,6 +228,7 @@ impl Asker {
             Self::Nobody => request,
             Self::Wrong(_, header) => request.header("authorization", header),
             Self::Token => request.bearer_auth(TOKEN),
+            Self::AdminToken => request.bearer_auth(ADMIN_TOKEN),
             Self::BareKey(keys) => request.bearer_auth(&keys.public),
             Self::Scoped(_, keys) => request.basic_auth(&keys.public, Some(&keys.secret)),
         }
@@ -230,6 +239,7 @@ impl Asker {
             Self::Nobody => "nobody".to_owned(),
             Self::Wrong(what, _) => (*what).to_owned(),
             Self::Token => "the token".to_owned(),
+            Self::AdminToken => "the token of administrators".to_owned(),
             Self::BareKey(_) => "a public key alone".to_owned(),
             Self::Scoped(scopes, _) => scopes.names().join(", "),
         }
@@ -326,7 +336,7 @@ fn every_route_says_what_it_asks_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_scope_opens_its_routes_and_no_others() {
     let xtrace = Xtrace::start().await;
-    let mut askers = vec![Asker::Nobody, Asker::Token];
+    let mut askers = vec![Asker::Nobody, Asker::Token, Asker::AdminToken];
     for scopes in [
         &["read"][..],
         &["write"],

@@ -16,6 +16,7 @@ use xtrace_model::ProjectId;
 use xtrace_store::{Options, Store, keys, projects};
 
 pub(crate) const TOKEN: &str = "test-token";
+pub(crate) const ADMIN_TOKEN: &str = "test-token-of-the-administrators";
 pub(crate) const PUBLIC_KEY: &str = "pk-lf-test";
 pub(crate) const SECRET_KEY: &str = "sk-lf-test";
 
@@ -56,6 +57,8 @@ impl Xtrace {
             database_url,
             "--api-bearer-token",
             TOKEN,
+            "--admin-token",
+            ADMIN_TOKEN,
             "--xtrace-public-key",
             PUBLIC_KEY,
             "--xtrace-secret-key",
@@ -94,6 +97,13 @@ impl Xtrace {
             .bearer_auth(TOKEN)
     }
 
+    /// A request with the token of administrators.
+    pub(crate) fn administer(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http
+            .request(method, format!("{}{path}", self.url))
+            .bearer_auth(ADMIN_TOKEN)
+    }
+
     /// A request with a project's key pair.
     pub(crate) fn request_as(&self, keys: &Keys, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url));
@@ -105,9 +115,9 @@ impl Xtrace {
         answer(self.request(Method::GET, path)).await
     }
 
-    /// Reads a path as text.
+    /// Reads a path as text, with the token of administrators: `/metrics` needs that.
     pub(crate) async fn text(&self, path: &str) -> (StatusCode, String) {
-        let response = self.request(Method::GET, path).send().await.unwrap();
+        let response = self.administer(Method::GET, path).send().await.unwrap();
         (response.status(), response.text().await.unwrap())
     }
 
@@ -176,6 +186,7 @@ impl SeparateXtrace {
             .envs(variables.iter().copied())
             .args(["--otlp-http-addr", "off", "--otlp-grpc-addr", "off"])
             .args(["serve", "--bind-addr", address, "--api-bearer-token", TOKEN])
+            .args(["--admin-token", ADMIN_TOKEN])
             .args([
                 "--xtrace-public-key",
                 PUBLIC_KEY,

@@ -10,14 +10,15 @@ use crate::process::{output, xtrace as program};
 
 async fn project(xtrace: &Xtrace, name: &str) -> String {
     let body = json!({"name": name, "retention": 0, "metadata": {"team": "a"}});
-    let (status, made) = xtrace.post("/api/public/projects", &body).await;
+    let request = xtrace.administer(Method::POST, "/api/public/projects");
+    let (status, made) = answer(request.json(&body)).await;
     assert_eq!(status, StatusCode::CREATED, "{made}");
     made["id"].as_str().unwrap().to_owned()
 }
 
 async fn key(xtrace: &Xtrace, project: &str, body: Value) -> (String, Keys) {
     let path = format!("/api/public/projects/{project}/apiKeys");
-    let (status, made) = xtrace.post(&path, &body).await;
+    let (status, made) = answer(xtrace.administer(Method::POST, &path).json(&body)).await;
     assert_eq!(status, StatusCode::CREATED, "{body}: {made}");
     let text = |name: &str| made[name].as_str().unwrap().to_owned();
     let keys = Keys {
@@ -54,7 +55,7 @@ async fn projects_and_keys_are_made_and_ended_at_once() {
         (&json!(id), &json!("first project"), &json!({"team": "a"}))
     );
     let path = format!("/api/public/projects/{id}/apiKeys");
-    let (_, list) = xtrace.get(&path).await;
+    let (_, list) = answer(xtrace.administer(Method::GET, &path)).await;
     let listed = &list["apiKeys"][0];
     assert_eq!(
         (&listed["id"], &listed["note"]),
@@ -73,18 +74,18 @@ async fn projects_and_keys_are_made_and_ended_at_once() {
         StatusCode::OK
     );
     let revoke = format!("{path}/{key_id}");
-    let (gone, body) = answer(xtrace.request(Method::DELETE, &revoke)).await;
+    let (gone, body) = answer(xtrace.administer(Method::DELETE, &revoke)).await;
     assert_eq!((gone, body), (StatusCode::OK, json!({"success": true})));
     // At once, though it was used a moment ago.
     let read = status(&xtrace, &keys, Method::GET, "/api/public/traces", json!({})).await;
     assert_eq!(read, StatusCode::UNAUTHORIZED);
-    let (gone, body) = answer(xtrace.request(Method::DELETE, &revoke)).await;
+    let (gone, body) = answer(xtrace.administer(Method::DELETE, &revoke)).await;
     assert_eq!(
         (gone, &body["message"]),
         (StatusCode::NOT_FOUND, &json!("API key not found"))
     );
 
-    let own = json!({"publicKey": "pk-lf-own", "secretKey": "sk-lf-own", "expiresAt": "2020-01-01T00:00:00Z"});
+    let own = json!({"publicKey": "pk-lf-own", "secretKey": "sk-lf-0123456789-0123456789-0123456789", "expiresAt": "2020-01-01T00:00:00Z"});
     let (_, expired) = key(&xtrace, &id, own.clone()).await;
     let read = status(
         &xtrace,
@@ -108,6 +109,11 @@ async fn projects_and_keys_are_made_and_ended_at_once() {
             "publicKey must start with",
         ),
         (
+            json!({"publicKey": "pk-lf-x", "secretKey": "sk-lf-twenty-five-letters"}),
+            StatusCode::BAD_REQUEST,
+            "32 characters or more",
+        ),
+        (
             json!({"publicKey": "pk-lf-a:b", "secretKey": "sk-lf-x"}),
             StatusCode::BAD_REQUEST,
             "without colons",
@@ -123,7 +129,7 @@ async fn projects_and_keys_are_made_and_ended_at_once() {
             "not both",
         ),
     ] {
-        let (found, answer) = xtrace.post(&path, &body).await;
+        let (found, answer) = answer(xtrace.administer(Method::POST, &path).json(&body)).await;
         assert_eq!(found, expected, "{body}: {answer}");
         assert!(
             answer["message"].as_str().unwrap().contains(words),
@@ -214,20 +220,20 @@ async fn only_administrators_see_other_projects() {
         (Method::POST, &keys_path),
         (Method::DELETE, &format!("{keys_path}/x")),
     ] {
-        let request = xtrace
-            .request_as(&ours, method.clone(), path)
-            .json(&json!({"name": "name"}));
-        let (found, body) = answer(request).await;
-        assert_eq!(found, StatusCode::FORBIDDEN, "{method} {path}");
-        assert!(
-            body["message"]
-                .as_str()
-                .unwrap()
-                .contains("Organization-scoped API key required"),
-            "{body}"
-        );
+        // Neither a key nor the token that every exporter holds.
+        let requests = [
+            xtrace.request_as(&ours, method.clone(), path),
+            xtrace.request(method.clone(), path),
+        ];
+        for request in requests {
+            let (found, body) = answer(request.json(&json!({"name": "name"}))).await;
+            assert_eq!(found, StatusCode::FORBIDDEN, "{method} {path}");
+            let message = body["message"].as_str().unwrap();
+            assert!(message.contains("send XTRACE_ADMIN_TOKEN"), "{body}");
+        }
     }
-    let (_, all) = xtrace.get("/api/public/organizations/projects").await;
+    let (_, all) =
+        answer(xtrace.administer(Method::GET, "/api/public/organizations/projects")).await;
     let names: Vec<&Value> = all["projects"]
         .as_array()
         .unwrap()
@@ -236,7 +242,7 @@ async fn only_administrators_see_other_projects() {
         .collect();
     assert_eq!(names, ["default", "theirs"]);
 
-    let put = |body: Value| answer(xtrace.request(Method::PUT, &project_path).json(&body));
+    let put = |body: Value| answer(xtrace.administer(Method::PUT, &project_path).json(&body));
     let (found, changed) = put(json!({"name": "renamed", "metadata": "{\"a\": 1}"})).await;
     assert_eq!(
         (found, &changed["metadata"]),
@@ -269,7 +275,8 @@ async fn only_administrators_see_other_projects() {
         put(json!({"name": "default"})).await.0,
         StatusCode::CONFLICT
     );
-    let (found, _) = xtrace.get("/api/public/projects/none/apiKeys").await;
+    let none = "/api/public/projects/none/apiKeys";
+    let (found, _) = answer(xtrace.administer(Method::GET, none)).await;
     assert_eq!(found, StatusCode::NOT_FOUND);
 }
 
@@ -296,10 +303,10 @@ async fn a_project_goes_with_all_that_is_its() {
     )
     .await;
     let (found, body) =
-        answer(xtrace.request(Method::DELETE, "/api/public/projects/default")).await;
+        answer(xtrace.administer(Method::DELETE, "/api/public/projects/default")).await;
     assert_eq!(found, StatusCode::BAD_REQUEST, "{body}");
     let (found, body) =
-        answer(xtrace.request(Method::DELETE, &format!("/api/public/projects/{id}"))).await;
+        answer(xtrace.administer(Method::DELETE, &format!("/api/public/projects/{id}"))).await;
     assert_eq!(found, StatusCode::ACCEPTED);
     assert!(
         body["message"]

@@ -56,24 +56,28 @@ async fn reads_are_limited_by_credential_and_writes_are_not() {
         );
     }
     // `HEAD` runs the same handler, and what xtrace says of itself is read too.
-    for (method, path) in [
-        (Method::HEAD, "/api/public/traces"),
-        (Method::GET, "/metrics"),
-        (Method::GET, "/api/internal/rate_limit_stats"),
-    ] {
-        let request = xtrace.request(method.clone(), path);
-        let (status, _) = answer(request).await;
+    let path = "/api/internal/rate_limit_stats";
+    let head = (Method::HEAD, "/api/public/traces");
+    for (method, path) in [head, (Method::GET, "/metrics"), (Method::GET, path)] {
+        let (status, _) = answer(xtrace.request(method.clone(), path)).await;
         assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{method} {path}");
     }
-    let path = "/api/internal/rate_limit_stats";
-    let (_, stats) = answer(xtrace.request_as(&other, Method::GET, path)).await;
+    let (_, stats) = answer(xtrace.administer(Method::GET, path)).await;
     let all = stats["data"].as_object().unwrap();
     let refused: u64 = all
         .values()
         .map(|counts| counts["refused"].as_u64().unwrap())
         .sum();
-    assert_eq!((all.len(), refused), (2, 5), "{stats}");
-    assert!(!stats.to_string().contains("test-token") && !stats.to_string().contains("sk-lf"));
+    assert_eq!((all.len(), refused), (3, 5), "{stats}");
+    for credential in ["test-token", "pk-lf", "sk-lf", "other"] {
+        assert!(!stats.to_string().contains(credential), "{stats}");
+    }
+    // A key sees its own counts.
+    let (_, own) = answer(xtrace.request_as(&other, Method::GET, path)).await;
+    let own = own["data"].as_object().unwrap();
+    let counts: Vec<_> = own.values().collect();
+    assert_eq!(counts, [&json!({"allowed": 2, "refused": 0})]);
+    assert!(own.keys().all(|label| all.contains_key(label)), "{own:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,7 +49,11 @@ async fn wrong_values_stop_the_start_with_exit_code_2_and_a_sentence() {
             "RATE_LIMIT_BURST takes a whole number from 1",
         ),
         ("DATABASE_URL", "sqlite://x", "DATABASE_URL takes a URL"),
-        ("XTRACE_SECRET_KEY", "half", "XTRACE_PUBLIC_KEY is not"),
+        (
+            "XTRACE_SECRET_KEY",
+            "half-a-pair",
+            "XTRACE_PUBLIC_KEY is not",
+        ),
         ("TRACES_RETENTION_DAYS", "-1", "TRACES_RETENTION_DAYS takes"),
     ] {
         let (code, _, said) = output(xtrace().env(variable, value)).await;
@@ -67,6 +71,7 @@ async fn help_and_version_answer() {
     for variable in [
         "DATABASE_URL",
         "API_BEARER_TOKEN",
+        "XTRACE_ADMIN_TOKEN",
         "BIND_ADDR",
         "DEFAULT_PROJECT_ID",
         "XTRACE_PUBLIC_KEY",
@@ -275,8 +280,15 @@ async fn it_starts_with_no_configuration_and_survives_every_kill() {
 async fn a_database_that_is_away_is_waited_for() {
     let address = format!("127.0.0.1:{}", free_port());
     let mut command = xtrace();
-    command.args(["serve", "--bind-addr", &address, "--api-bearer-token", "t"]);
-    command.args(["--xtrace-public-key", "p", "--xtrace-secret-key", "s"]);
+    let (token, secret) = ("a-token-of-32-characters-or-more", "a-secret");
+    command.args([
+        "serve",
+        "--bind-addr",
+        &address,
+        "--api-bearer-token",
+        token,
+    ]);
+    command.args(["--xtrace-public-key", "p", "--xtrace-secret-key", secret]);
     command.args(["--database-url", "postgres://nobody@127.0.0.1:1/none"]);
     let mut child = command.spawn().unwrap();
     let http = reqwest::Client::new();
@@ -295,7 +307,7 @@ async fn a_database_that_is_away_is_waited_for() {
         body["reason"].as_str().unwrap().contains("database"),
         "{body}"
     );
-    let request = http.post(format!("{url}/v1/l/batch")).bearer_auth("t");
+    let request = http.post(format!("{url}/v1/l/batch")).bearer_auth(token);
     let response = request
         .json(&json!({"trace": {"id": "t"}}))
         .send()
@@ -305,7 +317,7 @@ async fn a_database_that_is_away_is_waited_for() {
     assert!(response.headers().contains_key("retry-after"));
     let (status, _) = answer(
         http.get(format!("{url}/api/public/projects"))
-            .basic_auth("p", Some("s")),
+            .basic_auth("p", Some(secret)),
     )
     .await;
     assert_eq!(status, 503);

@@ -23,6 +23,8 @@ async fn what_happens_is_counted() {
         .await
         .unwrap();
     assert_eq!(without.status(), 401);
+    // The token of exporters does not see what other projects do.
+    assert_eq!(xtrace.get("/metrics").await.0, 403);
     let (status, text) = xtrace.text("/metrics").await;
     assert_eq!(status, 200);
     for line in [
