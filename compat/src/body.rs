@@ -18,10 +18,27 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         let bytes = Bytes::from_request(request, state)
             .await
             .map_err(|_| CompatError::BadRequest("The body could not be read".to_owned()))?;
-        rules::parse(&repair_json(&bytes))
+        let length = bytes.len();
+        aside(length, move || rules::parse(&repair_json(&bytes)))
+            .await?
             .map(Self)
             .ok_or_else(|| CompatError::BadRequest("Invalid JSON body".to_owned()))
     }
+}
+
+/// Bodies above this are decoded away from the threads that serve requests.
+const INLINE_BYTES_MAX: usize = 256 << 10;
+
+/// Does work on so many bytes: at once if they are few, else where it holds up nobody.
+pub(crate) async fn aside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CompatError> {
+    if bytes <= INLINE_BYTES_MAX {
+        return Ok(work());
+    }
+    let outcome = tokio::task::spawn_blocking(work).await;
+    outcome.map_err(|_| CompatError::Fault)
 }
 
 /// What is wrong with a member: an issue of [`issue`].

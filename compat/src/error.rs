@@ -27,6 +27,8 @@ pub(crate) enum CompatError {
     MethodNotAllowed,
     /// The handler panicked.
     Fault,
+    /// The body holds more than is taken at once; the text says what and how much.
+    BodyTooLarge(String),
     /// The answer would be too large.
     TooLarge(String),
     RateLimited {
@@ -121,6 +123,11 @@ impl CompatError {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "Internal Server Error",
                 "InternalServerError",
+            ),
+            Self::BodyTooLarge(message) => named(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                message,
+                "InvalidRequestError",
             ),
             Self::TooLarge(message) => named(
                 StatusCode::UNPROCESSABLE_ENTITY,

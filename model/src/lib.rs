@@ -12,12 +12,14 @@
 //! - [`text`]: which text Postgres can hold, and how other text is repaired.
 //! - [`json`]: JSON values that Postgres can hold.
 //! - `repair`: documents in a form that Postgres can hold.
+//! - [`capped`]: lists that are refused beyond a length while they are read.
 //! - [`environment`]: how environments are normalised.
 //! - [`time`]: microseconds since the epoch.
 //! - [`credentials`], [`caller`]: an `Authorization` header, parsed, and what came of it.
 
 pub mod batch;
 pub mod caller;
+pub mod capped;
 pub mod credentials;
 pub mod environment;
 pub mod ids;

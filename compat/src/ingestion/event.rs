@@ -9,7 +9,7 @@ use crate::body::{Issue, Object};
 use crate::error::issue;
 
 /// Langfuse's limit of an id.
-const ID_CHARS_MAX: usize = 800;
+pub(super) const ID_CHARS_MAX: usize = 800;
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

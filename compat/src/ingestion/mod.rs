@@ -1,38 +1,40 @@
 //! `POST /ingestion`: batches of events, each answered on its own.
 //!
-//! - `event`: an event's envelope. `legacy`: requests of one event. `homes`: the traces of
-//!   observations. `observation`, `trace`, `usage`: bodies as parts of documents; scores
-//!   are those of [`crate::scores::create`].
+//! - `event`: an event's envelope. `outcomes`: what became of each. `legacy`: requests of one event.
+//!   `homes`: the traces of observations. `observation`, `trace`, `usage`: bodies as parts of
+//!   documents; scores are those of [`crate::scores::create`].
 
 mod event;
 mod homes;
 pub(crate) mod legacy;
 mod observation;
+mod outcomes;
 mod trace;
 mod usage;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{Extensions, StatusCode};
+use axum::http::Extensions;
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use xtrace_model::caller::ScoreWriter;
+use xtrace_model::capped::{self, Capped, TOO_MANY};
 use xtrace_model::text::repair_json;
 use xtrace_model::{AuthFailure, Authentication, Batch, ProjectId, Trace, time};
 use xtrace_store::StoreError;
 
 use crate::Compat;
-use crate::body::{Issue, Object};
+use crate::body::{Issue, Object, aside};
 use crate::error::CompatError;
 use crate::scores::create::ScoreBody;
 pub(crate) use event::When;
 use event::{Event, EventKind};
 use homes::Homes;
 use observation::ObservationPart;
+use outcomes::Outcomes;
 
 /// A body of `POST /traces`: an event that happens now.
 pub(crate) fn trace_of(body: Object<'_>, whole: &Value) -> Result<Trace, Issue> {
@@ -41,10 +43,17 @@ pub(crate) fn trace_of(body: Object<'_>, whole: &Value) -> Result<Trace, Issue> 
     trace::parse_body(body, when, || uuid::Uuid::new_v4().to_string())
 }
 
+/// Events of a batch. SDKs send 15 to 100 at once.
+const EVENTS_MAX: usize = 10_000;
+/// Values of a batch that are held one by one: members of metadata and of usage, some hundred bytes each.
+const VALUES_MAX: usize = 500_000;
+/// What a value of metadata costs in memory, by estimate.
+const VALUE_BYTES: usize = 200;
+
 #[derive(Deserialize)]
 struct Envelope<'a> {
-    #[serde(borrow)]
-    batch: Vec<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "capped::required")]
+    batch: Capped<&'a RawValue, EVENTS_MAX>,
 }
 
 /// Who may do what here: a public key alone may send scores.
@@ -60,7 +69,7 @@ pub(crate) async fn receive(
     body: Bytes,
 ) -> Response {
     match sender(&extensions) {
-        Ok(sender) => match ingest(&compat, sender, &body).await {
+        Ok(sender) => match ingest(&compat, sender, body).await {
             Ok(outcomes) => outcomes.into_response(),
             Err(error) => error.into_response(),
         },
@@ -94,80 +103,68 @@ fn refused(failure: AuthFailure) -> Response {
     error.into_named_response("UnauthorizedError")
 }
 
-/// What becomes of each event, in the order of Langfuse: creations by time, then updates by time.
-#[derive(Default)]
-struct Outcomes {
-    successes: Vec<(bool, i64, Value)>,
-    errors: Vec<Value>,
+async fn ingest(compat: &Compat, sender: Sender, body: Bytes) -> Result<Outcomes, CompatError> {
+    let (mut outcomes, parts) = aside(body.len(), move || read(sender, &body)).await??;
+    let (batch, homes) = parts.into_batch(compat).await?;
+    for id in compat.writer.submit(batch).await?.refused {
+        outcomes.unstorable(&id);
+    }
+    homes.settle(compat).await?;
+    Ok(outcomes)
 }
 
-impl Outcomes {
-    fn success(&mut self, event: &Event) {
-        let row = json!({"id": event.id, "status": 201});
-        self.successes
-            .push((event.kind.is_update(), event.time, row));
-    }
-
-    fn error(&mut self, id: &str, status: u16, message: &str, error: &str) {
-        self.errors
-            .push(json!({"id": id, "status": status, "message": message, "error": error}));
-    }
-
-    fn invalid(&mut self, id: &str, issue: &Issue) {
-        let text = Value::Array(vec![issue.clone()]).to_string();
-        self.error(id, 400, "Invalid request data", &text);
-    }
-}
-
-impl IntoResponse for Outcomes {
-    fn into_response(mut self) -> Response {
-        self.successes
-            .sort_by_key(|(is_update, time, _)| (*is_update, *time));
-        let successes: Vec<Value> = self.successes.into_iter().map(|(.., row)| row).collect();
-        let body = json!({"successes": successes, "errors": self.errors});
-        (StatusCode::MULTI_STATUS, Json(body)).into_response()
-    }
-}
-
-async fn ingest(compat: &Compat, sender: Sender, body: &[u8]) -> Result<Outcomes, CompatError> {
+/// Decodes a batch, event by event.
+fn read(sender: Sender, body: &[u8]) -> Result<(Outcomes, Parts), CompatError> {
     let text = repair_json(body);
-    let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(&text) else {
-        return Err(CompatError::Envelope(
-            "Invalid input: expected an object with an array `batch`".to_owned(),
-        ));
-    };
+    let envelope: Envelope<'_> = serde_json::from_str(&text).map_err(|fault| no_batch(&fault))?;
     let mut outcomes = Outcomes::default();
     let mut parts = Parts::new(sender.project);
-    for raw in envelope.batch {
+    for raw in envelope.batch.0 {
+        if sender.scores_only
+            && let Some(id) = out_of_scope(raw)
+        {
+            outcomes.out_of_scope(&id);
+            continue;
+        }
         let value: Value = xtrace_model::json::parse(raw.get()).unwrap_or_default();
         match Event::parse(&value) {
             Err((id, issue)) => outcomes.invalid(&id, &issue),
             Ok(event) if event.kind == EventKind::Log => {}
-            Ok(event) if sender.scores_only && event.kind != EventKind::Score => {
-                outcomes.error(
-                    &event.id,
-                    401,
-                    "Authentication error",
-                    "Access Scope Denied",
-                );
-            }
             Ok(event) => match parts.take(&event) {
                 Ok(()) => outcomes.success(&event),
                 Err(issue) => outcomes.invalid(&event.id, &issue),
             },
         }
+        if parts.values > VALUES_MAX {
+            return Err(CompatError::BodyTooLarge(format!(
+                "The metadata and usage of a batch may have {VALUES_MAX} values; send the batch in parts"
+            )));
+        }
     }
-    let (batch, homes) = parts.into_batch(compat).await?;
-    for id in compat.writer.submit(batch).await?.refused {
-        outcomes.error(
-            &id,
-            400,
-            "Invalid request data",
-            "the database can't hold a value of it",
-        );
+    Ok((outcomes, parts))
+}
+
+fn no_batch(fault: &serde_json::Error) -> CompatError {
+    if fault.to_string().contains(TOO_MANY) {
+        return CompatError::BodyTooLarge(format!(
+            "A batch may have {EVENTS_MAX} events; send it in parts"
+        ));
     }
-    homes.settle(compat).await?;
-    Ok(outcomes)
+    CompatError::Envelope("Invalid input: expected an object with an array `batch`".to_owned())
+}
+
+/// The id of an event that a public key alone may not send. Only the event's head is decoded.
+fn out_of_scope(raw: &RawValue) -> Option<String> {
+    #[derive(Default, Deserialize)]
+    struct Head {
+        id: Option<String>,
+        r#type: Option<String>,
+    }
+    let head: Head = serde_json::from_str(raw.get()).unwrap_or_default();
+    match head.r#type.as_deref() {
+        Some("score-create" | "sdk-log") => None,
+        _ => Some(head.id.unwrap_or_else(|| "unknown".to_owned())),
+    }
 }
 
 /// Events as parts of documents.
@@ -175,6 +172,8 @@ struct Parts {
     batch: Batch,
     scores: Vec<ScoreBody>,
     observations: Vec<ObservationPart>,
+    /// Held one by one so far.
+    values: usize,
 }
 
 impl Parts {
@@ -183,10 +182,14 @@ impl Parts {
             batch: Batch::new(project),
             scores: Vec::new(),
             observations: Vec::new(),
+            values: 0,
         }
     }
 
     fn take(&mut self, event: &Event) -> Result<(), Issue> {
+        let values = held_values(event.body);
+        self.values += values;
+        self.batch.bytes += values * VALUE_BYTES;
         match event.kind {
             EventKind::Trace => {
                 let trace = trace::parse(event)?;
@@ -218,18 +221,39 @@ impl Parts {
         }
         if !self.scores.is_empty() {
             let project = self.batch.project.clone();
-            for score in
-                crate::scores::create::checked(&compat.store, &project, self.scores).await?
-            {
+            let checked =
+                crate::scores::create::checked(&compat.store, &project, self.scores).await?;
+            let (mut dropped, mut reason) = (0_usize, None);
+            for score in checked {
                 match score {
                     Ok(score) => self.batch.scores.push(score),
                     // Langfuse finds out later, and drops it then.
                     Err(fault) => {
-                        tracing::info!(%fault, "a score that breaks its configuration was dropped");
+                        dropped += 1;
+                        reason.get_or_insert(fault);
                     }
                 }
+            }
+            if let Some(reason) = reason {
+                tracing::info!(dropped, %reason, "scores that break their configuration were dropped");
             }
         }
         Ok((self.batch, homes))
     }
+}
+
+/// Values of a body that are held one by one; input and output are held as text.
+fn held_values(body: Object<'_>) -> usize {
+    fn count(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(count).sum::<usize>(),
+            Value::Object(members) => 1 + members.values().map(count).sum::<usize>(),
+            _ => 1,
+        }
+    }
+    let members = body.members().iter();
+    members
+        .filter(|(name, _)| !matches!(name.as_str(), "input" | "output" | "modelParameters"))
+        .map(|(_, value)| count(value))
+        .sum()
 }

@@ -22,6 +22,10 @@ use crate::error::{CompatError, issue};
 use crate::ingestion::When;
 
 const TEXT_CHARS_MAX: usize = 500;
+/// Scores of a request.
+const SCORES_MAX: usize = 10_000;
+/// Faults that an answer words; their number says how many there were.
+const WORDED_MAX: usize = 100;
 const TYPES: [&str; 5] = ["NUMERIC", "CATEGORICAL", "BOOLEAN", "TEXT", "CORRECTION"];
 /// The name that every correction has.
 const CORRECTED: &str = "output";
@@ -334,28 +338,40 @@ async fn create_all(
     project: ProjectId,
     items: &[Value],
 ) -> Result<Response, CompatError> {
+    if items.len() > SCORES_MAX {
+        return Err(CompatError::BodyTooLarge(format!(
+            "A request may have {SCORES_MAX} scores; send them in parts"
+        )));
+    }
     let mut bodies = Vec::new();
     let mut errors = Vec::new();
+    let mut rejected = 0;
+    let mut reject = |message: &dyn Fn() -> Value| {
+        rejected += 1;
+        if rejected <= WORDED_MAX {
+            errors.push(json!({"message": message()}));
+        }
+    };
     for item in items {
         match parse(item) {
             Ok(body) => bodies.push(body),
-            Err(issue) => errors.push(json!({"message": issue["message"]})),
+            Err(issue) => reject(&|| issue["message"].clone()),
         }
     }
     let mut scores = Vec::new();
     for checked in checked(&compat.store, &project, bodies).await? {
         match checked {
             Ok(score) => scores.push(score),
-            Err(fault) => errors.push(json!({"message": fault.to_string()})),
+            Err(fault) => reject(&|| fault.to_string().into()),
         }
     }
     let accepted = scores.len();
     submit(compat, project, scores).await?;
-    if errors.is_empty() {
+    if rejected == 0 {
         let body = Json(json!({"message": "Accepted"}));
         return Ok((StatusCode::ACCEPTED, body).into_response());
     }
-    let body = json!({"accepted": accepted, "rejected": errors.len(), "errors": errors});
+    let body = json!({"accepted": accepted, "rejected": rejected, "errors": errors});
     Ok((StatusCode::MULTI_STATUS, Json(body)).into_response())
 }
 

@@ -10,6 +10,7 @@ use axum::extract::Request;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use xtrace_model::Caller;
+use xtrace_model::capped::{Capped, TOO_MANY};
 use xtrace_model::text::repair_json;
 use xtrace_store::Committed;
 
@@ -78,61 +79,6 @@ fn explain<'a, T: Deserialize<'a>>(text: &'a str) -> ApiError {
     match path.as_str() {
         "." => ApiError::BadRequest(fault),
         path => ApiError::BadRequest(format!("{path}: {fault}")),
-    }
-}
-
-/// Marks the error of a list that is longer than its cap.
-const TOO_MANY: &str = "too many items";
-
-/// A list of at most `MAX` items: two bytes of JSON can become a structure of hundreds. Null is empty.
-struct Capped<T, const MAX: usize>(Vec<T>);
-
-impl<T, const MAX: usize> Default for Capped<T, MAX> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Capped<T, MAX> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct List<T, const MAX: usize>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const MAX: usize> serde::de::Visitor<'de> for List<T, MAX> {
-            type Value = Vec<T>;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("an array")
-            }
-
-            fn visit_none<E: serde::de::Error>(self) -> Result<Vec<T>, E> {
-                Ok(Vec::new())
-            }
-
-            fn visit_some<D: serde::Deserializer<'de>>(
-                self,
-                deserializer: D,
-            ) -> Result<Vec<T>, D::Error> {
-                deserializer.deserialize_seq(self)
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(
-                self,
-                mut seq: A,
-            ) -> Result<Vec<T>, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = seq.next_element()? {
-                    if items.len() == MAX {
-                        return Err(serde::de::Error::custom(format!(
-                            "{TOO_MANY}, at most {MAX}"
-                        )));
-                    }
-                    items.push(item);
-                }
-                Ok(items)
-            }
-        }
-        deserializer
-            .deserialize_option(List::<T, MAX>(std::marker::PhantomData))
-            .map(Self)
     }
 }
 
