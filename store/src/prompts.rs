@@ -38,7 +38,7 @@ const COLUMNS: &str = "p.id, p.name, p.version, p.type, p.prompt, p.config, p.la
     p.commit_message, p.created_at, p.updated_at";
 
 /// Which version of a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Which {
     /// That one.
     Version(i32),
@@ -111,6 +111,68 @@ pub async fn find(
     };
     let found = sql.build_query_as().fetch_optional(store.read()).await?;
     Ok(found)
+}
+
+/// A text prompt that others refer to.
+#[derive(Debug, Clone, sqlx::FromRow)]
+#[expect(missing_docs, reason = "columns of the table `prompts`")]
+pub struct Referred {
+    pub id: String,
+    pub name: String,
+    pub version: i32,
+    pub r#type: String,
+    /// JSON text; none when all that was found is longer than was asked for.
+    pub prompt: Option<String>,
+}
+
+/// The versions that are meant, each under its place in the list. Their prompts come along if those of text
+/// have at most `bytes_max` together.
+pub async fn find_all(
+    store: &Store,
+    project: &ProjectId,
+    wanted: &[(String, Which)],
+    bytes_max: usize,
+) -> Result<Vec<(usize, Referred)>, StoreError> {
+    #[derive(sqlx::FromRow)]
+    struct Row {
+        place: i64,
+        #[sqlx(flatten)]
+        found: Referred,
+    }
+    let (mut names, mut versions, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, which) in wanted {
+        names.push(name.as_str());
+        let (version, label) = match which {
+            Which::Version(version) => (Some(*version), None),
+            Which::Label(label) => (None, Some(label.as_str())),
+        };
+        versions.push(version);
+        labels.push(label);
+    }
+    let rows: Vec<Row> = sqlx::query_as(
+        "select w.place, p.id, p.name, p.version, p.type,
+                case when sum(octet_length(p.prompt)) filter (where p.type = 'text') over () <= $5
+                      and p.type = 'text' then p.prompt end as prompt
+           from unnest($2::text[], $3::int[], $4::text[]) with ordinality w(name, version, label, place)
+           join prompts p on p.project_id = $1
+            and p.name = w.name
+            and (p.version = w.version or w.label = any(p.labels))
+          limit $6",
+    )
+    .bind(project.as_str())
+    .bind(names)
+    .bind(versions)
+    .bind(labels)
+    .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
+    // Each is one version at most.
+    .bind(i64::try_from(wanted.len()).unwrap_or(i64::MAX))
+    .fetch_all(store.read())
+    .await?;
+    let placed = rows.into_iter().map(|row| {
+        let place = usize::try_from(row.place - 1).unwrap_or_default();
+        (place, row.found)
+    });
+    Ok(placed.collect())
 }
 
 /// All versions of a name, ascending.

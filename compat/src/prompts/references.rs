@@ -1,16 +1,23 @@
 //! Prompts within prompts: `@@@langfusePrompt:name=…|version=…@@@`, put in when a prompt is read.
+//!
+//! First all that is referred to is looked up, one statement a level; then texts are put in, each made once.
+//! Both have a budget: a few short prompts that name each other, or one long prompt that is named often, could
+//! become endless.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use serde_json::{Map, Value, json};
 use xtrace_model::{ProjectId, json as rules};
-use xtrace_store::prompts::{self, Prompt, Which};
+use xtrace_store::prompts::{self, Prompt, Referred, Which};
 use xtrace_store::{Store, StoreError};
 
-/// How deep references may go.
+/// How many prompts lie within each other, the one that is asked for included.
 const DEPTH_MAX: usize = 5;
-/// A few short prompts that name each other often could become endless.
+/// Of a prompt with all its references put in.
 const BYTES_MAX: usize = 10_000_000;
+/// References of a prompt, and of all that it refers to.
+const REFERENCES_MAX: usize = 1_000;
 const OPENING: &str = "@@@langfusePrompt:";
 const CLOSING: &str = "@@@";
 
@@ -34,6 +41,12 @@ struct Tag<'a> {
     text: &'a str,
     name: &'a str,
     which: Which,
+}
+
+impl Tag<'_> {
+    fn key(&self) -> Key {
+        (self.name.to_owned(), self.which.clone())
+    }
 }
 
 /// All well-formed references of a text; the others are text.
@@ -71,15 +84,8 @@ fn reference(inner: &str) -> Option<(&str, Which)> {
     Some((name, Which::Label(label.to_owned())))
 }
 
-/// What is being put in.
-struct Resolver<'a> {
-    store: &'a Store,
-    project: &'a ProjectId,
-    root: &'a Root<'a>,
-    /// Texts by id, with all references put in.
-    texts: HashMap<String, String>,
-    dependencies: Map<String, Value>,
-}
+/// A reference that leads somewhere.
+type Key = (String, Which);
 
 /// What stops a resolution: words for the caller, or the store.
 enum Stop {
@@ -100,85 +106,203 @@ pub(super) async fn resolve(
     root: &Root<'_>,
     content: &Value,
 ) -> Result<Result<Option<Resolved>, String>, StoreError> {
-    let mut resolver = Resolver {
-        store,
-        project,
-        root,
-        texts: HashMap::new(),
-        dependencies: Map::new(),
-    };
-    match resolver.content(content).await {
-        Ok(_) if resolver.dependencies.is_empty() => Ok(Ok(None)),
-        Ok(content) => {
-            let version = root.version;
-            let root = json!({"name": root.name, "version": version, "id": root.id});
-            let graph = json!({"root": root, "dependencies": resolver.dependencies});
-            Ok(Ok(Some(Resolved { content, graph })))
-        }
+    if texts_of(content).all(|text| tags(text).is_empty()) {
+        return Ok(Ok(None));
+    }
+    match find_all(store, project, content).await {
+        Ok(found) => Ok(Resolver::new(root, &found).resolve(content).map(Some)),
         Err(Stop::Fault(words)) => Ok(Err(words)),
         Err(Stop::Store(error)) => Err(error),
     }
 }
 
-impl Resolver<'_> {
-    /// A text, or the contents of messages.
-    async fn content(&mut self, content: &Value) -> Result<Value, Stop> {
-        let id = self.root.id;
-        match content {
-            Value::String(text) => Ok(self.text(id, text, &mut Vec::new()).await?.into()),
-            Value::Array(messages) => {
-                let mut resolved = messages.clone();
-                for message in &mut resolved {
-                    if let Some(Value::String(text)) = message.get_mut("content") {
-                        *text = self.text(id, text, &mut Vec::new()).await?;
-                    }
-                }
-                Ok(resolved.into())
-            }
-            other => Ok(other.clone()),
+/// The texts of a prompt: itself, or the contents of its messages.
+fn texts_of(content: &Value) -> impl Iterator<Item = &str> {
+    let messages = content.as_array().into_iter().flatten();
+    let contents = messages.filter_map(|message| message.get("content")?.as_str());
+    content.as_str().into_iter().chain(contents)
+}
+
+/// Everything that a prompt refers to, down to the last level.
+#[derive(Default)]
+struct Found {
+    prompts: HashMap<Key, Referred>,
+    /// By id.
+    texts: HashMap<String, String>,
+}
+
+async fn find_all(store: &Store, project: &ProjectId, content: &Value) -> Result<Found, Stop> {
+    let mut found = Found::default();
+    // JSON text is longer than what it says: line ends and quotes are escaped.
+    let mut bytes_left = 2 * BYTES_MAX;
+    let mut references = 0;
+    let mut wanted: Vec<Key> = Vec::new();
+    let mut want = |text: &str, wanted: &mut Vec<Key>| {
+        let tags = tags(text);
+        references += tags.len();
+        wanted.extend(tags.iter().map(Tag::key));
+        if references <= REFERENCES_MAX {
+            return Ok(());
         }
+        Err(Stop::Fault(format!(
+            "The prompt and all that it refers to have more than {REFERENCES_MAX} references: put texts that \
+             are needed often into one prompt"
+        )))
+    };
+    for text in texts_of(content) {
+        want(text, &mut wanted)?;
+    }
+    for _ in 1..DEPTH_MAX {
+        let mut seen = HashSet::new();
+        wanted.retain(|key| !found.prompts.contains_key(key) && seen.insert(key.clone()));
+        if wanted.is_empty() {
+            break;
+        }
+        let level = prompts::find_all(store, project, &wanted, bytes_left).await?;
+        let mut next = Vec::new();
+        for (place, mut prompt) in level {
+            if let Some(json) = prompt.prompt.take() {
+                bytes_left = bytes_left.saturating_sub(json.len());
+                let text = rules::parse(&json).unwrap_or_default();
+                let text = text.as_str().unwrap_or_default();
+                if !found.texts.contains_key(&prompt.id) {
+                    want(text, &mut next)?;
+                    found.texts.insert(prompt.id.clone(), text.to_owned());
+                }
+            } else if prompt.r#type == "text" && !found.texts.contains_key(&prompt.id) {
+                return Err(Stop::Fault(too_large()));
+            }
+            if let Some(key) = wanted.get(place) {
+                found.prompts.insert(key.clone(), prompt);
+            }
+        }
+        wanted = next;
+    }
+    Ok(found)
+}
+
+fn too_large() -> String {
+    format!(
+        "The prompt with all its references has more than {BYTES_MAX} bytes: refer to fewer or shorter prompts"
+    )
+}
+
+/// A text with its references put in, and how many prompts lie within each other in it.
+#[derive(Clone)]
+struct Made {
+    text: Rc<str>,
+    height: usize,
+}
+
+/// Puts together what was found.
+struct Resolver<'a> {
+    root: &'a Root<'a>,
+    found: &'a Found,
+    /// By id.
+    made: HashMap<&'a str, Made>,
+    /// Bytes that may still be put together, in all texts.
+    bytes_left: usize,
+    dependencies: Map<String, Value>,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(root: &'a Root<'a>, found: &'a Found) -> Self {
+        Self {
+            root,
+            found,
+            made: HashMap::new(),
+            // Each level holds what is within it once more.
+            bytes_left: BYTES_MAX * DEPTH_MAX,
+            dependencies: Map::new(),
+        }
+    }
+
+    fn resolve(mut self, content: &Value) -> Result<Resolved, String> {
+        let content = self.content(content)?;
+        let (id, version) = (self.root.id, self.root.version);
+        let root = json!({"name": self.root.name, "version": version, "id": id});
+        let graph = json!({"root": root, "dependencies": self.dependencies});
+        Ok(Resolved { content, graph })
+    }
+
+    /// A text, or the contents of messages.
+    fn content(&mut self, content: &Value) -> Result<Value, String> {
+        let mut bytes = 0;
+        let mut resolved = |text: &str| {
+            let text = self.text(self.root.id, text, &mut Vec::new())?.text;
+            bytes += text.len();
+            if bytes > BYTES_MAX {
+                return Err(too_large());
+            }
+            Ok(Value::from(&*text))
+        };
+        let Value::Array(messages) = content else {
+            return content.as_str().map_or(Ok(content.clone()), resolved);
+        };
+        let message = |message: &Value| {
+            let Value::Object(members) = message else {
+                return Ok(message.clone());
+            };
+            let member = |(name, value): (&String, &Value)| {
+                let value = match value {
+                    Value::String(text) if name == "content" => resolved(text)?,
+                    other => other.clone(),
+                };
+                Ok((name.clone(), value))
+            };
+            let members: Result<Map<String, Value>, String> = members.iter().map(member).collect();
+            Ok(Value::Object(members?))
+        };
+        messages.iter().map(message).collect()
     }
 
     /// The text of the prompt `id` with its references put in; `path` holds the ids that lead there.
-    async fn text(&mut self, id: &str, text: &str, path: &mut Vec<String>) -> Result<String, Stop> {
+    fn text(&mut self, id: &str, text: &str, path: &mut Vec<&'a str>) -> Result<Made, String> {
         let mut resolved = String::new();
+        let mut height = 0;
         let mut rest = text;
         for tag in tags(text) {
-            let found = self.find(&tag).await?;
-            self.remember(id, &found);
-            let inner = self.inner(&found, path).await?;
+            let found = self.find(&tag)?;
+            self.remember(id, found);
+            let inner = self.inner(found, path)?;
+            height = height.max(inner.height);
             let (before, after) = rest.split_once(tag.text).unwrap_or((rest, ""));
-            resolved.push_str(before);
-            resolved.push_str(&inner);
+            self.push(&mut resolved, before)?;
+            self.push(&mut resolved, &inner.text)?;
             rest = after;
-            if resolved.len() > BYTES_MAX {
-                return Err(Stop::Fault(format!(
-                    "The resolved prompt is larger than {BYTES_MAX} bytes"
-                )));
-            }
         }
-        resolved.push_str(rest);
-        Ok(resolved)
+        self.push(&mut resolved, rest)?;
+        Ok(Made {
+            text: resolved.into(),
+            height: height + 1,
+        })
     }
 
-    async fn find(&self, tag: &Tag<'_>) -> Result<Prompt, Stop> {
+    fn push(&mut self, resolved: &mut String, text: &str) -> Result<(), String> {
+        let left = self.bytes_left.checked_sub(text.len());
+        self.bytes_left = left.ok_or_else(too_large)?;
+        resolved.push_str(text);
+        if resolved.len() > BYTES_MAX {
+            return Err(too_large());
+        }
+        Ok(())
+    }
+
+    fn find(&self, tag: &Tag<'_>) -> Result<&'a Referred, String> {
         let reference = match &tag.which {
             Which::Version(version) => format!("{} - version {version}", tag.name),
             Which::Label(label) => format!("{} - label {label}", tag.name),
         };
-        let found = prompts::find(self.store, self.project, tag.name, &tag.which).await?;
-        match found {
-            None => Err(Stop::Fault(format!(
-                "Prompt dependency not found: {reference}"
-            ))),
-            Some(found) if found.r#type != "text" => Err(Stop::Fault(format!(
+        match self.found.prompts.get(&tag.key()) {
+            None => Err(format!("Prompt dependency not found: {reference}")),
+            Some(found) if found.r#type != "text" => Err(format!(
                 "Prompt dependency is not a text prompt: {reference}"
-            ))),
+            )),
             Some(found) => Ok(found),
         }
     }
 
-    fn remember(&mut self, id: &str, found: &Prompt) {
+    fn remember(&mut self, id: &str, found: &Referred) {
         let entry = json!({"id": found.id, "name": found.name, "version": found.version});
         let of_this = self.dependencies.entry(id).or_insert_with(|| json!([]));
         if let Value::Array(all) = of_this
@@ -188,27 +312,28 @@ impl Resolver<'_> {
         }
     }
 
-    async fn inner(&mut self, found: &Prompt, path: &mut Vec<String>) -> Result<String, Stop> {
-        if found.name == self.root.name || path.contains(&found.id) {
-            return Err(Stop::Fault(format!(
+    fn inner(&mut self, found: &'a Referred, path: &mut Vec<&'a str>) -> Result<Made, String> {
+        if found.name == self.root.name || path.contains(&found.id.as_str()) {
+            return Err(format!(
                 "Circular dependency detected involving prompt '{}' version {}",
                 found.name, found.version
-            )));
+            ));
         }
-        if path.len() >= DEPTH_MAX {
-            return Err(Stop::Fault(format!(
-                "Maximum nesting depth exceeded ({DEPTH_MAX})"
-            )));
+        let known = self.made.get(found.id.as_str()).cloned();
+        // The prompt that is asked for is the first level.
+        let depth = 1 + path.len() + known.as_ref().map_or(1, |known| known.height);
+        if depth > DEPTH_MAX {
+            return Err(format!("Maximum nesting depth exceeded ({DEPTH_MAX})"));
         }
-        if let Some(text) = self.texts.get(&found.id) {
-            return Ok(text.clone());
+        if let Some(known) = known {
+            return Ok(known);
         }
-        let raw = rules::parse(&found.prompt).unwrap_or_default();
-        path.push(found.id.clone());
-        let text = Box::pin(self.text(&found.id, raw.as_str().unwrap_or_default(), path)).await?;
+        let text = self.found.texts.get(&found.id);
+        path.push(&found.id);
+        let made = self.text(&found.id, text.map_or("", String::as_str), path)?;
         path.pop();
-        self.texts.insert(found.id.clone(), text.clone());
-        Ok(text)
+        self.made.insert(&found.id, made.clone());
+        Ok(made)
     }
 }
 

@@ -119,14 +119,14 @@ async fn prompts_within_prompts_are_put_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nesting_ends_at_five() {
+async fn five_prompts_lie_within_each_other_at_most() {
     let xtrace = Xtrace::start().await;
     create(&xtrace, json!({"name": "p0", "prompt": "end"})).await;
-    for level in 1..=6 {
+    for level in 1..=5 {
         let text = format!("@@@langfusePrompt:name=p{}|version=1@@@", level - 1);
         let body = json!({"name": format!("p{level}"), "prompt": text});
         let (status, answer) = xtrace.post(PATH, &body).await;
-        if level <= 5 {
+        if level <= 4 {
             assert_eq!(status, StatusCode::CREATED, "{level}: {answer}");
         } else {
             assert_eq!(status, StatusCode::BAD_REQUEST, "{level}");
