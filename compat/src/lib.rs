@@ -26,6 +26,7 @@ mod query;
 mod score_configs;
 mod scores;
 mod sessions;
+mod shares;
 mod traces;
 
 use axum::Router;
@@ -46,6 +47,7 @@ pub struct Compat {
     /// The write path of traces, observations and scores.
     pub writer: Writer,
     media: media::Media,
+    schemas: datasets::schema::Schemas,
 }
 
 impl Compat {
@@ -55,6 +57,7 @@ impl Compat {
             store,
             writer,
             media: media::Media::new(settings),
+            schemas: datasets::schema::Schemas::default(),
         }
     }
 }

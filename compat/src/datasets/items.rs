@@ -10,7 +10,7 @@ use xtrace_model::{ProjectId, json as rules, time};
 use xtrace_store::datasets::{self, Dataset, Item, ItemQuery, NamedItem};
 use xtrace_store::{Store, media};
 
-use super::{missing, named, references, schema};
+use super::{missing, named, references};
 use crate::Compat;
 use crate::auth::Project;
 use crate::body::{Issue, JsonBody, Object};
@@ -114,7 +114,8 @@ pub(crate) async fn create(
         )));
     }
     let item = sent.onto(known.as_ref(), &dataset, Utc::now());
-    schema::check_item(&dataset, &item)?;
+    let schemas = &compat.schemas;
+    schemas.check_item(&project, &dataset, &item).await?;
     check_media(store, &project, &item).await?;
     if known.as_ref().is_none_or(|known| {
         Item {

@@ -1,13 +1,15 @@
 //! Datasets in their two versions (langfuse-api 14.2).
 //!
-//! - `items`: what they hold. `schema`: what items must look like. `references`: media within items.
+//! - `items`: what they hold. `schema`: what items must look like, `work`: what that may cost.
+//!   `references`: media within items.
 //!   `runs`, `run_items`: what came of them.
 
 pub(crate) mod items;
 mod references;
 pub(crate) mod run_items;
 pub(crate) mod runs;
-mod schema;
+pub(crate) mod schema;
+mod work;
 
 use std::collections::HashMap;
 
@@ -29,28 +31,33 @@ use crate::query::{Name, Query, iso, meta};
 
 /// `POST /v2/datasets`: its name is its key, and what is not named stays.
 pub(crate) async fn create(
-    State(store): State<Store>,
+    State(compat): State<Compat>,
     Project(project): Project,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, CompatError> {
-    let dataset = put(&store, &project, Object::of_body(&body)?).await?;
+    let dataset = put(&compat, &project, Object::of_body(&body)?).await?;
     Ok(Json(view(&project, &dataset)))
 }
 
 /// `POST /datasets`: the same, with the lists that version 1 has.
 pub(crate) async fn create_v1(
-    State(store): State<Store>,
+    State(compat): State<Compat>,
     Project(project): Project,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, CompatError> {
-    let dataset = put(&store, &project, Object::of_body(&body)?).await?;
+    let dataset = put(&compat, &project, Object::of_body(&body)?).await?;
     let mut shown = view(&project, &dataset);
     shown["items"] = json!([]);
     shown["runs"] = json!([]);
     Ok(Json(shown))
 }
 
-async fn put(store: &Store, project: &ProjectId, body: Object<'_>) -> Result<Dataset, CompatError> {
+async fn put(
+    compat: &Compat,
+    project: &ProjectId,
+    body: Object<'_>,
+) -> Result<Dataset, CompatError> {
+    let store = &compat.store;
     let name = body
         .required_text("name", 1)
         .map_err(CompatError::Invalid)?;
@@ -69,13 +76,38 @@ async fn put(store: &Store, project: &ProjectId, body: Object<'_>) -> Result<Dat
     });
     change(&mut dataset, body).map_err(CompatError::Invalid)?;
     dataset.updated_at = now;
-    let has_schema =
-        body.get("inputSchema").is_some() || body.get("expectedOutputSchema").is_some();
+    let has_schema = check_schemas(compat, project, &dataset, body).await?;
     if is_known && has_schema {
         let items = datasets::all_items(store, project, &dataset.id).await?;
-        schema::check_all(&dataset, &items)?;
+        compat.schemas.check_all(project, &dataset, items).await?;
     }
     Ok(datasets::put(store, project, &dataset).await?)
+}
+
+/// Whether schemas were sent, which are schemas then.
+async fn check_schemas(
+    compat: &Compat,
+    project: &ProjectId,
+    dataset: &Dataset,
+    body: Object<'_>,
+) -> Result<bool, CompatError> {
+    let schemas = [
+        ("inputSchema", &dataset.input_schema),
+        ("expectedOutputSchema", &dataset.expected_output_schema),
+    ];
+    let mut has_schema = false;
+    for (name, schema) in schemas {
+        let Some(schema) = schema.clone().filter(|_| body.get(name).is_some()) else {
+            continue;
+        };
+        let checked = compat.schemas.check(project, schema).await?;
+        checked.map_err(|fault| {
+            let message = format!("Invalid JSON Schema: {fault}");
+            CompatError::Invalid(issue::custom(&[json!(name)], &message))
+        })?;
+        has_schema = true;
+    }
+    Ok(has_schema)
 }
 
 fn change(dataset: &mut Dataset, body: Object<'_>) -> Result<(), Issue> {
@@ -94,13 +126,7 @@ fn change(dataset: &mut Dataset, body: Object<'_>) -> Result<(), Issue> {
         match body.sent(name) {
             None => {}
             Some(Value::Null) => *stored = None,
-            Some(sent) => {
-                schema::check(sent).map_err(|fault| {
-                    let message = format!("Invalid JSON Schema: {fault}");
-                    issue::custom(&[json!(name)], &message)
-                })?;
-                *stored = Some(text(sent));
-            }
+            Some(sent) => *stored = Some(text(sent)),
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! requests are timed. One file per area.
 
 pub(crate) mod arena; // the attacked server, and the neighbour whose requests are timed
+mod compat;
 
 mod edge; // what reaches a port without a key
 
