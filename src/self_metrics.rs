@@ -114,6 +114,14 @@ fn describe() {
             "Transactions that had nothing to write",
         ),
         (
+            "xtrace_writer_panics_total",
+            "Writers that panicked and were started again",
+        ),
+        (
+            "xtrace_unreadable_states_total",
+            "Stored rows that nothing could be merged with",
+        ),
+        (
             "xtrace_conflicts_total",
             "Transactions that another writer was faster than",
         ),

@@ -1,9 +1,11 @@
 //! What one request contributes: the currency of the write path.
 
-use crate::metric::{Exemplar, Series};
+use std::collections::HashMap;
+
+use crate::metric::{Exemplar, Series, SeriesId};
 use crate::{LogRecord, MetricPoint, Observation, ProjectId, Score, Trace};
 
-/// The rows of one request; they are committed together or not at all.
+/// The rows of one request, or a part of them; see [`Batch::into_parts`].
 #[derive(Debug, Clone)]
 pub struct Batch {
     /// Who owns them.
@@ -42,40 +44,25 @@ impl Batch {
         }
     }
 
-    /// Takes all rows but the first `count` out, into a batch of their own.
-    #[must_use]
-    pub fn split_off(&mut self, count: usize) -> Self {
-        let traces = count.min(self.traces.len());
-        let observations = (count - traces).min(self.observations.len());
-        let points = (count - traces - observations).min(self.points.len());
-        let logs = (count - traces - observations - points).min(self.logs.len());
-        let scores = (count - traces - observations - points - logs).min(self.scores.len());
-        Self {
-            project: self.project.clone(),
-            traces: self.traces.split_off(traces),
-            observations: self.observations.split_off(observations),
-            points: self.points.split_off(points),
-            // Of no harm where they are not needed.
-            series: self.series.clone(),
-            exemplars: self.exemplars.clone(),
-            logs: self.logs.split_off(logs),
-            scores: self.scores.split_off(scores),
-            bytes: self.bytes,
-        }
-    }
-
-    /// Ids of its traces, observations, log records and scores, and names of its series.
-    pub fn ids(&self) -> impl Iterator<Item = &str> {
+    /// Names every row that a sender counts: observations, log records and scores by their ids, points by the
+    /// name of their series where that is known, and traces where nothing else came.
+    pub fn ids(&self) -> impl Iterator<Item = String> {
+        let names: HashMap<SeriesId, &str> = self
+            .series
+            .iter()
+            .map(|series| (series.id, series.name.as_str()))
+            .collect();
         let traces = self.traces.iter().map(|trace| trace.id.as_str());
+        let traces = traces.filter(|_| self.observations.is_empty());
         let observations = self.observations.iter().map(|one| one.id.as_str());
-        let points = self.series.iter().map(|series| series.name.as_str());
         let logs = self.logs.iter().map(|record| record.id.as_str());
         let scores = self.scores.iter().map(|score| score.id.as_str());
-        traces
-            .chain(observations)
-            .chain(points)
-            .chain(logs)
-            .chain(scores)
+        let points = self.points.iter().map(move |point| {
+            let name = names.get(&point.series);
+            name.map_or_else(|| format!("series {:x}", point.series), ToString::to_string)
+        });
+        let named = traces.chain(observations).chain(logs).chain(scores);
+        named.map(str::to_owned).chain(points)
     }
 
     /// How many rows it holds.

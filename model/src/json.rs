@@ -7,6 +7,9 @@ use crate::text::without_nul;
 /// More values than this in one document are kept as text: a parsed value costs some hundred
 /// bytes of memory, its text may cost two.
 const NODES_MAX: usize = 200_000;
+/// Deeper documents are kept as text. Readers end at 128 levels, and what is stored or answered has a document
+/// within others.
+pub const DEPTH_MAX: usize = 120;
 /// `jsonb` numbers are Postgres numerics, which end at 131,072 digits.
 const NUMBER_CHARS_MAX: usize = 1_000;
 const EXPONENT_MAX: u64 = 1_000;
@@ -20,7 +23,18 @@ pub fn parse(text: &str) -> Option<Value> {
     if nodes > NODES_MAX {
         None
     } else {
-        serde_json::from_str(text).ok()
+        let value = serde_json::from_str(text).ok();
+        value.filter(|value| !is_deeper(value, DEPTH_MAX))
+    }
+}
+
+/// Whether arrays and objects lie more than so many levels within each other.
+pub fn is_deeper(value: &Value, levels: usize) -> bool {
+    match (value, levels) {
+        (Value::Array(_) | Value::Object(_), 0) => true,
+        (Value::Array(items), _) => items.iter().any(|item| is_deeper(item, levels - 1)),
+        (Value::Object(members), _) => members.values().any(|item| is_deeper(item, levels - 1)),
+        _ => false,
     }
 }
 

@@ -11,6 +11,7 @@
 //! - [`batch`]: what one request contributes; the currency of the write path.
 //! - [`text`]: which text Postgres can hold, and how other text is repaired.
 //! - [`json`]: JSON values that Postgres can hold.
+//! - `split`: large batches in parts.
 //! - `repair`: documents in a form that Postgres can hold.
 //! - [`capped`]: lists that are refused beyond a length while they are read.
 //! - [`environment`]: how environments are normalised.
@@ -31,6 +32,7 @@ pub mod price;
 pub mod register;
 mod repair;
 pub mod score;
+mod split;
 pub mod stamps;
 pub mod text;
 pub mod time;

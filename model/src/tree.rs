@@ -4,25 +4,79 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::json;
 use crate::register::Stamp;
 
 /// Deeper objects are kept as one value: a limit on recursion, not on data.
 const DEPTH_MAX: usize = 32;
+/// Deeper values are written as JSON text: readers of JSON end at 128 levels, of which each level of a tree
+/// takes two.
+const VALUE_DEPTH_MAX: usize = 16;
 
 /// A mergeable object.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Tree {
     /// Greatest stamp at which this node was sent as an object.
     #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
     object: Option<Stamp>,
     /// Newest value that is no object.
-    #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "v",
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "write_scalar",
+        deserialize_with = "read_scalar"
+    )]
     scalar: Option<(Stamp, Value)>,
     #[serde(rename = "c", default, skip_serializing_if = "BTreeMap::is_empty")]
     children: BTreeMap<String, Tree>,
+}
+
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+/// `[stamp, value]`, or `[stamp, text, true]` for a deep one.
+fn write_scalar<S: Serializer>(
+    scalar: &Option<(Stamp, Value)>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match scalar {
+        Some((stamp, value)) if json::is_deeper(value, VALUE_DEPTH_MAX) => {
+            (stamp, value.to_string(), true).serialize(serializer)
+        }
+        other => other.serialize(serializer),
+    }
+}
+
+fn read_scalar<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<(Stamp, Value)>, D::Error> {
+    struct Scalar;
+    impl<'de> Visitor<'de> for Scalar {
+        type Value = (Stamp, Value);
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("a stamp and a value")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut pieces: A) -> Result<Self::Value, A::Error> {
+            let missing = || A::Error::custom("a stamp or a value is missing");
+            let stamp = pieces.next_element()?.ok_or_else(missing)?;
+            let value: Value = pieces.next_element()?.ok_or_else(missing)?;
+            let is_text = pieces.next_element::<bool>()?.unwrap_or(false);
+            match value {
+                Value::String(text) if is_text => {
+                    let value = serde_json::from_str(&text).map_err(A::Error::custom)?;
+                    Ok((stamp, value))
+                }
+                value => Ok((stamp, value)),
+            }
+        }
+    }
+    deserializer.deserialize_seq(Scalar).map(Some)
 }
 
 impl Tree {
@@ -51,6 +105,16 @@ impl Tree {
     /// Whether nothing was ever written.
     pub fn is_empty(&self) -> bool {
         self.object.is_none() && self.scalar.is_none() && self.children.is_empty()
+    }
+
+    /// Bytes of its texts and keys, and a round sum for each value.
+    pub fn weight(&self) -> usize {
+        let scalar = self.scalar.as_ref().map_or(0, |(_, value)| weight(value));
+        let children = self.children.iter();
+        scalar
+            + children
+                .map(|(key, child)| key.len() + child.weight())
+                .sum::<usize>()
     }
 
     /// Keeps of every leaf the newest version.
@@ -122,6 +186,7 @@ impl Tree {
 
 /// The tree of one owner: of several the greatest counts alone, and its own versions merge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OwnedTree {
     owner: Stamp,
     tree: Tree,
@@ -155,6 +220,11 @@ impl OwnedTree {
         }
     }
 
+    /// Bytes of its texts and keys, and a round sum for each value.
+    pub fn weight(&self) -> usize {
+        self.tree.weight()
+    }
+
     /// Whether nobody owns it.
     pub fn is_empty(&self) -> bool {
         self.tree.is_empty()
@@ -164,6 +234,21 @@ impl OwnedTree {
     pub fn value(&self) -> Option<Value> {
         self.tree.value()
     }
+}
+
+fn weight(value: &Value) -> usize {
+    const VALUE_BYTES: usize = 16;
+    VALUE_BYTES
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Number(number) => number.as_str().len(),
+            Value::Array(items) => items.iter().map(weight).sum(),
+            Value::Object(members) => {
+                let members = members.iter();
+                members.map(|(key, value)| key.len() + weight(value)).sum()
+            }
+            Value::Null | Value::Bool(_) => 0,
+        }
 }
 
 /// Lays `over` on `under`: objects member by member, everything else replaced.
@@ -240,6 +325,24 @@ mod tests {
         let tree = Tree::new(json!({"a": {"b": {}}}), at(7));
         assert_eq!(tree.uniform_stamp(), Some(at(7)));
         assert_eq!(Tree::new(tree.value().unwrap(), at(7)), tree);
+    }
+
+    #[test]
+    fn the_deepest_values_survive_being_written_down() {
+        let nested = |open: &str, close: &str, depth: usize| {
+            let text = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            json::parse(&text).unwrap()
+        };
+        for depth in [1, 12, 17, 31, 32, 33, 64, 100, json::DEPTH_MAX] {
+            for value in [nested("{\"k\":", "}", depth), nested("[", "]", depth)] {
+                let tree = Tree::new(json!({ "k": value }), at(7));
+                // Where it is stored it is inside of two more objects.
+                let stored = json!({"r": {"tree": tree}}).to_string();
+                let read: Value = serde_json::from_str(&stored).unwrap();
+                let read: Tree = serde_json::from_value(read["r"]["tree"].clone()).unwrap();
+                assert_eq!(read, tree, "{depth}");
+            }
+        }
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

@@ -55,13 +55,16 @@ pub async fn find(
         .bind(&bare)
         .fetch_all(store.write())
         .await?;
-    let homeless = rows.into_iter().filter_map(|found| {
-        Some(Homeless {
-            updated_at: found.updated_at,
-            document: found.row.into_observation()?,
-        })
-    });
-    Ok(homeless.collect())
+    let mut homeless = Vec::new();
+    for found in rows {
+        if let Some(document) = found.row.into_observation()? {
+            homeless.push(Homeless {
+                document,
+                updated_at: found.updated_at,
+            });
+        }
+    }
+    Ok(homeless)
 }
 
 /// Removes an observation that has moved, with the trace that was its own. Nothing is removed, and false

@@ -57,4 +57,4 @@ pub use page::Page;
 pub use price_book::PriceBook;
 pub use retention::Retention;
 pub use unusable::Unusable;
-pub use writer::{Committed, Method, Queue, Writer, WriterLimits};
+pub use writer::{Committed, Health, Method, QueueState, Writer, WriterLimits};

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+use metrics::counter;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Json;
@@ -15,9 +16,19 @@ use xtrace_model::{
     time,
 };
 
+use crate::StoreError;
+
+/// The newest form of a state that this program writes and reads. Whoever adds a member or changes the meaning
+/// of one raises it: a program that knows no such state leaves the row alone.
+const FORM: u32 = 1;
+
 /// What merging further parts needs beyond the visible columns, as JSON text.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct MergeState {
+    /// None for the first.
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    form: Option<u32>,
     #[serde(rename = "s", default)]
     pub(crate) stamps: Stamps,
     /// The metadata, unless it is the visible value with one stamp.
@@ -72,10 +83,40 @@ impl MergeState {
         serde_json::to_string(self).expect("stamps and JSON values serialise")
     }
 
-    fn parse(text: &str) -> Self {
-        // A state that this program can't read is as good as none: the visible values stay, and
-        // whatever is sent next replaces them field by field.
-        serde_json::from_str(text).unwrap_or_default()
+    fn parse(text: &str) -> Result<Self, Unreadable> {
+        let fault = match serde_json::from_str::<Self>(text) {
+            Ok(state) if state.form.unwrap_or(FORM) <= FORM => return Ok(state),
+            Ok(_) => Unreadable::Newer,
+            // Sound JSON of another shape is what a newer program would write.
+            Err(error) if error.is_data() => Unreadable::Newer,
+            Err(_) => Unreadable::Broken,
+        };
+        counter!("xtrace_unreadable_states_total").increment(1);
+        tracing::error!(
+            ?fault,
+            "a stored state can't be read; its row stays as it is"
+        );
+        Err(fault)
+    }
+}
+
+/// Why a row can't be merged with. It is never written over: what it holds is worth more than what was sent,
+/// whose sender learns that it is not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// A newer program wrote it, which is to take what was sent.
+    Newer,
+    /// Nobody can read it.
+    Broken,
+}
+
+impl From<Unreadable> for StoreError {
+    fn from(fault: Unreadable) -> Self {
+        let cause = |text: &str| sqlx::Error::Decode(text.into());
+        match fault {
+            Unreadable::Newer => Self::Unavailable(Some(cause("a newer program wrote the row"))),
+            Unreadable::Broken => Self::Refused(cause("the state of the row can't be read")),
+        }
     }
 }
 
@@ -121,11 +162,14 @@ fn micros(time: Option<DateTime<Utc>>) -> Option<i64> {
 
 impl TraceRow {
     /// The document; `None` if the row's id is none, which no write makes.
-    pub(crate) fn into_trace(self) -> Option<Trace> {
-        let state = MergeState::parse(&self.merge_state);
+    pub(crate) fn into_trace(self) -> Result<Option<Trace>, Unreadable> {
+        let state = MergeState::parse(&self.merge_state)?;
         let stamps = &state.stamps;
-        Some(Trace {
-            id: TraceId::parse(self.id).ok()?,
+        let Ok(id) = TraceId::parse(self.id) else {
+            return Ok(None);
+        };
+        Ok(Some(Trace {
+            id,
             timestamp: Register::restore(micros(self.sent_timestamp), stamps, "timestamp"),
             name: Register::restore(self.name, stamps, "name"),
             user_id: Register::restore(self.user_id, stamps, "user_id"),
@@ -145,7 +189,7 @@ impl TraceRow {
             metadata: state.metadata.unwrap_or_default(),
             resource_metadata: state.resource_metadata.unwrap_or_default(),
             metadata_decoded: self.metadata_decoded,
-        })
+        }))
     }
 }
 
@@ -194,8 +238,8 @@ pub(crate) const OBSERVATION_COLUMNS: &str = "o.project_id, o.trace_id, o.id, o.
 
 impl ObservationRow {
     /// The document; `None` if the row's ids are none, which no write makes.
-    pub(crate) fn into_observation(self) -> Option<Observation> {
-        let state = MergeState::parse(&self.merge_state);
+    pub(crate) fn into_observation(self) -> Result<Option<Observation>, Unreadable> {
+        let state = MergeState::parse(&self.merge_state)?;
         let stamps = &state.stamps;
         let tree = |mixed: Option<Tree>, value: Option<Value>, field: &str| {
             let uniform = || value.map(|value| Tree::new(value, stamps.of(field)));
@@ -210,9 +254,15 @@ impl ObservationRow {
         let sent = tree(state.sent, sent, "sent");
         let kind = Kind::parse(&self.r#type).unwrap_or(Kind::Span);
         let level = Level::parse(&self.level).unwrap_or(Level::Default);
-        Some(Observation {
-            trace_id: TraceId::parse(self.trace_id).ok()?,
-            id: ObservationId::parse(self.id).ok()?,
+        let ids = TraceId::parse(self.trace_id)
+            .ok()
+            .zip(ObservationId::parse(self.id).ok());
+        let Some((trace_id, id)) = ids else {
+            return Ok(None);
+        };
+        Ok(Some(Observation {
+            trace_id,
+            id,
             start: Register::restore(micros(Some(self.start_time)), stamps, "start"),
             end: Register::restore(state.sent_end.or(micros(self.end_time)), stamps, "end"),
             completion_start: Register::restore(
@@ -246,7 +296,7 @@ impl ObservationRow {
             sent,
             metadata,
             metadata_decoded: self.metadata_decoded,
-        })
+        }))
     }
 }
 
@@ -284,8 +334,8 @@ pub(crate) const SCORE_COLUMNS: &str = "s.project_id, s.id, s.trace_id, s.observ
 
 impl ScoreRow {
     /// The document; `None` if the row's id is none, which no write makes.
-    pub(crate) fn into_score(self) -> Option<Score> {
-        let state = MergeState::parse(&self.merge_state);
+    pub(crate) fn into_score(self) -> Result<Option<Score>, Unreadable> {
+        let state = MergeState::parse(&self.merge_state)?;
         let stamps = &state.stamps;
         let observation_id = self.observation_id;
         let of_trace = self.trace_id.map(|trace_id| Subject::Trace {
@@ -297,8 +347,11 @@ impl ScoreRow {
             .or(self.run_id.map(Subject::Run));
         let value = ScoreValue::restore(&self.data_type, self.value, self.string_value);
         let source = ScoreSource::parse(&self.source).unwrap_or(ScoreSource::Api);
-        Some(Score {
-            id: ScoreId::parse(self.id).ok()?,
+        let Ok(id) = ScoreId::parse(self.id) else {
+            return Ok(None);
+        };
+        Ok(Some(Score {
+            id,
             subject: Register::restore(subject, stamps, "subject"),
             timestamp: Register::restore(micros(Some(self.ts)), stamps, "timestamp"),
             environment: Register::restore(Some(self.environment), stamps, "environment"),
@@ -309,7 +362,7 @@ impl ScoreRow {
             metadata: Register::restore(self.metadata, stamps, "metadata"),
             config_id: Register::restore(self.config_id, stamps, "config_id"),
             queue_id: Register::restore(self.queue_id, stamps, "queue_id"),
-        })
+        }))
     }
 }
 

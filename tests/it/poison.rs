@@ -10,7 +10,7 @@ use crate::harness::Xtrace;
 async fn a_poison_request_fails_alone() {
     let xtrace = Xtrace::start().await;
     let mut connection = xtrace.sql().await;
-    // No input is known that gets this far, so the database is made to refuse one.
+    // No input is known that gets this far (`hostile::writer` tries them), so the database is made to refuse one.
     sqlx::query("alter table traces add constraint no_poison check (name <> 'poison')")
         .execute(&mut connection)
         .await

@@ -188,7 +188,12 @@ async fn export(
         store: gateway.store.clone(),
         project: caller.project,
     };
-    let work = move || decode_and_map(&bytes, sent.encoding, signal, &target, &sender);
+    let work = move || {
+        let mut mapped = decode_and_map(&bytes, sent.encoding, signal, &target, &sender)?;
+        // What the estimate leaves out, such as metadata, was sent too.
+        mapped.batch.bytes = mapped.batch.bytes.max(bytes.len());
+        Ok::<_, DecodeError>(mapped)
+    };
     let Mapped {
         mut batch,
         mut rejected,

@@ -27,6 +27,8 @@ pub(super) struct Change<'a> {
     pub(super) observations: Vec<ChangedObservation<'a>>,
     /// Over all observations of the trace, those that stay as they are included.
     pub(super) rollup: Rollup,
+    /// Whether there may be observations that stay as they are.
+    pub(super) has_others: bool,
 }
 
 /// An observation to be written.
@@ -97,6 +99,7 @@ fn new<'a>(group: Group<'a>, book: &PriceBook, now: DateTime<Utc>) -> Change<'a>
         version: None,
         rollup: Rollup::of(observations.iter().map(|observation| &observation.part)),
         observations,
+        has_others: false,
     }
 }
 
@@ -116,9 +119,10 @@ fn replacement<'a>(
         project,
         trace: Cow::Owned(trace),
         created_at: known.created_at,
-        version: Some(known.version.clone()),
+        version: known.version.clone(),
         observations,
         rollup: Rollup::default(),
+        has_others: true,
     }
 }
 
@@ -141,7 +145,8 @@ fn merge_known<'a>(
             },
         )
         .collect();
-    if observations.is_empty() && trace == known.document {
+    let is_stored = known.version.is_some();
+    if is_stored && observations.is_empty() && trace == known.document {
         return None;
     }
     Some(replacement(group.project, known, trace, observations))

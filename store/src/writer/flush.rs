@@ -6,7 +6,7 @@
 //! lose for ever: see [`Stage`].
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use metrics::{counter, histogram};
@@ -17,13 +17,20 @@ use xtrace_model::{Batch, ProjectId, TraceId};
 use super::changes::{self, Books, Change};
 use super::combine::Group;
 use super::insert::{Method, Rows};
+use super::known::Look;
 use super::partitions::KnownDays;
-use super::{Committed, Request, combine, encode, known, logs, scores};
+use super::queue::Taken;
+use super::request::Part;
+use super::{combine, encode, known, logs, scores};
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
 use crate::{Store, StoreError, metrics as points};
 
 /// How many transactions are tried for one group of requests.
 const ATTEMPTS: usize = 16;
+
+/// How long one of them may take. Nothing tells a connection that Postgres works on from one whose other end has
+/// vanished without a word, as with a host that lost its power.
+const ATTEMPT_MAX: Duration = Duration::from_secs(20);
 
 /// Rows are sent when they are so many bytes, so that a huge request isn't in memory twice.
 const STREAM_BYTES_MAX: usize = 8 << 20;
@@ -79,6 +86,12 @@ impl From<sqlx::Error> for Setback {
 /// Unique violation, serialization failure, deadlock.
 const CONFLICTS: [&str; 3] = [UNIQUE_VIOLATION, "40001", "40P01"];
 
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        self.drop_connection();
+    }
+}
+
 impl Flusher {
     pub(super) fn new(store: Store) -> Self {
         Self {
@@ -88,47 +101,27 @@ impl Flusher {
         }
     }
 
-    /// Writes a group of requests and answers each. If the group fails for its data, every request
-    /// is tried alone, so that only the one with the poison suffers.
-    pub(super) async fn flush(&mut self, requests: Vec<Request>) {
-        let batches: Vec<&Batch> = requests.iter().map(|request| &request.batch).collect();
+    /// Writes the parts of one transaction and tells each what became of it. What fails for its data is tried
+    /// alone when its project's turn comes, so that only the item with the fault suffers, and nobody waits
+    /// for the search.
+    pub(super) async fn flush(&mut self, mut taken: Taken) {
+        let parts = taken.parts();
+        for part in parts.iter().filter(|part| !part.is_suspect) {
+            let waited = part.queued().elapsed();
+            histogram!("xtrace_queue_seconds").record(waited.as_secs_f64());
+        }
+        let batches: Vec<&Batch> = parts.iter().map(|part| &part.batch).collect();
         match self.write(&batches).await {
-            Ok(()) => {
-                for request in requests {
-                    request.answer(Ok(Committed::default()));
+            Ok(()) => parts.into_iter().for_each(Part::committed),
+            Err(error) if parts.len() > 1 && is_of_its_data(&error) => taken.try_alone(parts),
+            Err(error @ StoreError::Refused(_)) => {
+                tracing::debug!(cause = error.for_log(), "an item was refused");
+                for part in parts {
+                    taken.refuse(part);
                 }
             }
-            Err(StoreError::Refused(_) | StoreError::Internal(_)) => {
-                for request in requests {
-                    match self.write_but_poison(&request.batch).await {
-                        Ok(committed) => request.answer(Ok(committed)),
-                        Err(error) => refuse(vec![request], error),
-                    }
-                }
-            }
-            Err(error) => refuse(requests, error),
+            Err(error) => fail(parts, error),
         }
-    }
-
-    /// Commits all of a batch but the items that Postgres refuses, which are found by halves.
-    async fn write_but_poison(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
-        let mut refused = Vec::new();
-        let mut parts = vec![batch.clone()];
-        while let Some(mut part) = parts.pop() {
-            match self.write(&[&part]).await {
-                Ok(()) => {}
-                Err(StoreError::Refused(_)) if part.rows() > 1 => {
-                    let half = part.split_off(part.rows() / 2);
-                    parts.extend([half, part]);
-                }
-                Err(error @ StoreError::Refused(_)) => {
-                    tracing::warn!(cause = error.for_log(), "an item was refused");
-                    refused.extend(part.ids().map(str::to_owned));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Committed { refused })
     }
 
     /// Commits the batches: all of their rows, or none.
@@ -145,12 +138,23 @@ impl Flusher {
         let mut reconnected = false;
         let mut last = None;
         let mut stage = Stage::All;
+        let mut has_strays = false;
         for _ in 0..ATTEMPTS {
-            match self.attempt(batches, stage).await {
+            let look = match stage {
+                _ if has_strays => Look::Everywhere,
+                Stage::All | Stage::New => Look::Quick,
+                Stage::Known => Look::Locked,
+            };
+            let attempt = self.attempt(batches, (stage, look));
+            let attempt = tokio::time::timeout(ATTEMPT_MAX, attempt);
+            // A connection whose other end has vanished is silent for ever.
+            let outcome = attempt.await.unwrap_or_else(|_| Err(silence()));
+            match outcome {
                 Ok(()) if stage == Stage::New => stage = Stage::Known,
                 Ok(()) => return Ok(()),
                 Err(Setback::Conflict(cause)) => {
                     counter!("xtrace_conflicts_total").increment(1);
+                    has_strays |= cause.as_ref().is_some_and(is_of_an_observation);
                     last = cause;
                     stage = Stage::New;
                 }
@@ -160,13 +164,19 @@ impl Flusher {
                 {
                     reconnected = true;
                 }
+                // Postgres answered, and is ready for the next.
+                Err(Setback::Failed(error @ StoreError::Refused(_))) => return Err(error),
                 Err(Setback::Failed(error)) => {
                     self.drop_connection();
                     return Err(error);
                 }
             }
         }
-        Err(StoreError::Unavailable(last))
+        Err(match last {
+            // Nobody is faster so many times: the key is there, and will be.
+            Some(cause) if is_sqlstate(&cause, &[UNIQUE_VIOLATION]) => StoreError::Refused(cause),
+            last => StoreError::Unavailable(last),
+        })
     }
 
     /// Whether there was one.
@@ -178,17 +188,18 @@ impl Flusher {
             .is_some()
     }
 
-    async fn attempt(&mut self, batches: &[&Batch], stage: Stage) -> Result<(), Setback> {
+    async fn attempt(&mut self, batches: &[&Batch], plan: (Stage, Look)) -> Result<(), Setback> {
+        let (stage, _) = plan;
         let method = self.store.method();
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(
-                self.store
-                    .write()
-                    .acquire()
-                    .await
-                    .map_err(StoreError::from)?,
-            ),
+            none => {
+                let acquired = self.store.write().acquire().await;
+                // What the other side of a lost connection knows now is not certain: it may be another server,
+                // that was promoted without the last commits.
+                self.store.series().forget_all();
+                none.insert(acquired.map_err(StoreError::from)?)
+            }
         };
         let books = books(&self.store, connection, batches).await?;
         let now = Utc::now();
@@ -198,7 +209,7 @@ impl Flusher {
         let mut written = Written::default();
         if !groups.is_empty() {
             written =
-                write_documents(&mut transaction, (method, &books), groups, stage, now).await?;
+                write_documents(&mut transaction, (method, &books), groups, plan, now).await?;
         }
         // Written once: the stage of known traces comes after that of new ones.
         let mut new_series = Vec::new();
@@ -215,17 +226,44 @@ impl Flusher {
     }
 }
 
-/// Answers all requests with one failure; its cause is logged here, once.
-fn refuse(requests: Vec<Request>, error: StoreError) {
-    let cause = error.for_log();
-    tracing::warn!(%error, cause, requests = requests.len(), "a write failed; nothing of it was taken");
-    let mut requests = requests.into_iter();
-    let first = requests.next();
-    for request in requests {
-        request.answer(Err(error.for_another()));
+/// What an attempt failed with that took too long.
+fn silence() -> Setback {
+    let cause = std::io::Error::from(std::io::ErrorKind::TimedOut);
+    Setback::Failed(StoreError::Unavailable(Some(cause.into())))
+}
+
+/// Whether a key is there already that is an observation's. Writers that race meet at the rows of traces, so
+/// this one lies where it was not looked for.
+fn is_of_an_observation(cause: &sqlx::Error) -> bool {
+    let database = cause.as_database_error();
+    let table = database.and_then(sqlx::error::DatabaseError::table);
+    table.is_some_and(|table| table.starts_with("observations"))
+}
+
+/// Whether other data might be written though this was not.
+fn is_of_its_data(error: &StoreError) -> bool {
+    match error {
+        StoreError::Refused(_) | StoreError::Internal(_) | StoreError::Timeout => true,
+        // A row that only a newer program may write.
+        StoreError::Unavailable(Some(sqlx::Error::Decode(_))) => true,
+        StoreError::Overloaded { .. } | StoreError::Unavailable(_) => false,
     }
-    if let Some(request) = first {
-        request.answer(Err(error));
+}
+
+/// Fails the requests of all parts; the cause is logged here, once.
+fn fail(parts: Vec<Part>, error: StoreError) {
+    let cause = error.for_log();
+    tracing::warn!(%error, cause, parts = parts.len(), "a write failed; none of it is acknowledged");
+    // A statement that took too long may be quicker next time: exporters are to send it again.
+    let mut error = Some(match error {
+        StoreError::Timeout => StoreError::Unavailable(None),
+        other => other,
+    });
+    for part in parts {
+        let shared = error
+            .as_ref()
+            .map_or(StoreError::Unavailable(None), StoreError::for_another);
+        part.failed(error.take().unwrap_or(shared));
     }
 }
 
@@ -251,10 +289,10 @@ async fn write_documents(
     connection: &mut PgConnection,
     (method, books): (Method, &Books),
     groups: Vec<Group<'_>>,
-    stage: Stage,
+    (stage, look): (Stage, Look),
     now: DateTime<Utc>,
 ) -> Result<Written, Setback> {
-    let mut known = known::read(connection, &groups, stage == Stage::Known).await?;
+    let mut known = known::read(connection, &groups, look).await?;
     let mut changes = changes::merge(groups, &mut known, books, now);
     if stage == Stage::New {
         changes.retain(Change::is_new);
@@ -334,14 +372,14 @@ async fn roll_up(
 ) -> Result<(), StoreError> {
     let keys: Vec<_> = changes
         .iter()
-        .filter(|change| !change.is_new())
+        .filter(|change| change.has_others)
         .map(Change::key)
         .collect();
     if keys.is_empty() {
         return Ok(());
     }
     let mut parts = known::parts(connection, known, &keys).await?;
-    for change in changes.iter_mut().filter(|change| !change.is_new()) {
+    for change in changes.iter_mut().filter(|change| change.has_others) {
         let parts = parts.remove(&known::name(change.key())).unwrap_or_default();
         change.roll_up(parts);
     }
@@ -393,11 +431,13 @@ async fn delete_outdated(
         return Ok(());
     }
     let expected = ids.len() as u64;
+    // The conditions on time are worded as those of `known::UNNEST_KEYS`, for the same reason.
     let deleted = sqlx::query(
         "delete from observations o
           using unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) k(project_id, trace_id, id, start_time)
           where o.project_id = k.project_id and o.trace_id = k.trace_id and o.id = k.id
-            and o.start_time = k.start_time and o.start_time between $5 and $6",
+            and (o.start_time = k.start_time or o.start_time = 'infinity')
+            and (o.start_time between $5 and $6 or o.start_time = 'infinity')",
     )
     .bind(projects)
     .bind(traces)
@@ -428,7 +468,7 @@ pub(crate) async fn sum_up_again(
         .map(|(project, id)| Group::bare((project, id)))
         .collect();
     // Locked, so that no row changes before it is replaced.
-    let known = known::read(&mut transaction, &groups, true).await?;
+    let known = known::read(&mut transaction, &groups, Look::Readable).await?;
     let mut changes: Vec<_> = groups
         .iter()
         .filter_map(|group| {

@@ -6,19 +6,19 @@ use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, PgConnection};
 use xtrace_model::price::Priced;
 use xtrace_model::usage::Costs;
-use xtrace_model::{Observation, Trace};
+use xtrace_model::{Observation, Trace, time};
 
 use super::combine::{Group, TraceKey};
 use super::rollup::{PART_COLUMNS, Part};
 use crate::StoreError;
-use crate::stored::{self, ObservationRow, TraceRow};
+use crate::stored::{self, ObservationRow, TraceRow, Unreadable};
 
 /// A stored trace, with what came of it that is stored too.
 pub(super) struct KnownTrace {
     pub(super) document: Trace,
     pub(super) created_at: DateTime<Utc>,
-    /// Changes whenever the row does.
-    pub(super) version: String,
+    /// Changes whenever the row does. None where only observations are stored, and no row of the trace.
+    pub(super) version: Option<String>,
     /// The starts that its observations lie between.
     extent: Option<(DateTime<Utc>, DateTime<Utc>)>,
     /// By id: those of its observations that came again.
@@ -42,13 +42,34 @@ pub(super) fn name((project, id): TraceKey<'_>) -> (String, String) {
     (project.as_str().to_owned(), id.as_str().to_owned())
 }
 
-/// Reads what is stored; with `lock`, nobody else changes these traces until the transaction ends.
+/// How stored rows are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// As they lie: observations within the extent of their trace.
+    Quick,
+    /// The same, and nobody else changes these traces until the transaction ends.
+    Locked,
+    /// The same, and what can't be read is passed over, so that it keeps nothing from the rest.
+    Readable,
+    /// At any time, observations without a row of their trace included. A lost trace or an extent that is
+    /// too narrow leaves such, which nobody would find else.
+    Everywhere,
+}
+
+/// Reads what is stored.
 pub(super) async fn read(
     connection: &mut PgConnection,
     groups: &[Group<'_>],
-    lock: bool,
+    look: Look,
 ) -> Result<Known, StoreError> {
-    let mut known = traces(connection, groups, lock).await?;
+    let mut known = traces(connection, groups, look).await?;
+    if look == Look::Everywhere {
+        for group in groups {
+            let trace = known.entry(name(group.key()));
+            let trace = trace.or_insert_with(|| KnownTrace::lost(group));
+            trace.extent = Some((time::to_utc(time::EARLIEST), time::to_utc(time::LATEST)));
+        }
+    }
     if !known.is_empty() {
         observations(connection, groups, &mut known).await?;
     }
@@ -58,14 +79,14 @@ pub(super) async fn read(
 async fn traces(
     connection: &mut PgConnection,
     groups: &[Group<'_>],
-    lock: bool,
+    look: Look,
 ) -> Result<Known, StoreError> {
     let (projects, ids): (Vec<&str>, Vec<&str>) = groups
         .iter()
         .map(|group| (group.project.as_str(), group.id.as_str()))
         .unzip();
     // Locked in the order of the keys, as every writer does.
-    let lock = if lock {
+    let lock = if matches!(look, Look::Locked | Look::Readable) {
         "order by k.at for update of t"
     } else {
         ""
@@ -81,19 +102,42 @@ async fn traces(
         .bind(ids)
         .fetch_all(connection)
         .await?;
-    Ok(rows.into_iter().filter_map(known_trace).collect())
+    let mut known = Known::new();
+    for row in rows {
+        let name = (row.project_id.clone(), row.id.clone());
+        match known_trace(row) {
+            Ok(trace) => known.extend(trace.map(|trace| (name, trace))),
+            Err(_) if look == Look::Readable => {}
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    Ok(known)
 }
 
-fn known_trace(row: TraceRow) -> Option<((String, String), KnownTrace)> {
-    let name = (row.project_id.clone(), row.id.clone());
-    let trace = KnownTrace {
-        created_at: row.created_at,
-        version: row.version.clone(),
-        extent: row.first_start.zip(row.last_start),
+impl KnownTrace {
+    /// A trace that has no row, though it may have observations.
+    fn lost(group: &Group<'_>) -> Self {
+        Self {
+            document: Trace::new(group.id.clone()),
+            created_at: Utc::now(),
+            version: None,
+            extent: None,
+            observations: HashMap::new(),
+        }
+    }
+}
+
+fn known_trace(row: TraceRow) -> Result<Option<KnownTrace>, Unreadable> {
+    let (created_at, version) = (row.created_at, row.version.clone());
+    let extent = row.first_start.zip(row.last_start);
+    let document = row.into_trace()?;
+    Ok(document.map(|document| KnownTrace {
+        document,
+        created_at,
+        version: Some(version),
+        extent,
         observations: HashMap::new(),
-        document: row.into_trace()?,
-    };
-    Some((name, trace))
+    }))
 }
 
 /// Observations can only be stored where their trace is, and lie in the partitions of its extent:
@@ -125,7 +169,7 @@ async fn observations(
     for row in rows {
         let trace = (row.project_id.clone(), row.trace_id.clone());
         let (id, created_at, start) = (row.id.clone(), row.created_at, row.start_time);
-        if let (Some(trace), Some(document)) = (known.get_mut(&trace), row.into_observation()) {
+        if let (Some(trace), Some(document)) = (known.get_mut(&trace), row.into_observation()?) {
             let observation = KnownObservation {
                 document,
                 created_at,
@@ -138,7 +182,7 @@ async fn observations(
     Ok(())
 }
 
-/// Reads all stored observations of known traces, with the prices that they were written with.
+/// Reads all stored observations of known traces that can be read, with the prices that they were written with.
 pub(super) async fn add_all_observations(
     connection: &mut PgConnection,
     groups: &[Group<'_>],
@@ -177,7 +221,9 @@ pub(super) async fn add_all_observations(
             tier: found.tier_id.zip(found.tier_name),
             costs: found.cost_details.unwrap_or_default(),
         };
-        if let (Some(trace), Some(document)) = (known.get_mut(&trace), row.into_observation()) {
+        if let (Some(trace), Some(document)) =
+            (known.get_mut(&trace), row.into_observation().ok().flatten())
+        {
             let observation = KnownObservation {
                 document,
                 created_at,
@@ -233,10 +279,15 @@ struct Keys<'a> {
 }
 
 /// To be joined with `observations o`. The bounds of all keys leave out most partitions while planning.
+///
+/// Nothing starts at infinity. Naming it keeps the conditions on time for leaving out partitions and from the
+/// index by time: of a partition that was not analyzed yet Postgres thinks that either index finds one row, and
+/// takes the smaller one, which then finds all rows of the project for every key.
 const UNNEST_KEYS: &str = "unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[]) \
     k(project_id, trace_id, id, first_start, last_start) \
     join observations o on o.project_id = k.project_id and o.trace_id = k.trace_id \
-     and o.start_time between k.first_start and k.last_start and o.start_time between $6 and $7";
+     and (o.start_time between k.first_start and k.last_start or o.start_time = 'infinity') \
+     and (o.start_time between $6 and $7 or o.start_time = 'infinity')";
 
 impl<'a> Keys<'a> {
     fn push(

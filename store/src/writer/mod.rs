@@ -2,9 +2,10 @@
 //!
 //! Requests queue while a transaction runs; the next transaction takes all that queued (group
 //! commit without a timer). The queue is bounded in rows and bytes: a batch that finds no room
-//! within [`WriterLimits::admission_wait`] is refused whole.
+//! within [`WriterLimits::admission_wait`] is refused whole. Projects share room and writers fairly.
 //!
-//! - `room`: admission. `flush`: one transaction, from reading to answering.
+//! - `room`: admission. `request`: a batch in parts, and its answer. `queue`: who is next.
+//! - `flush`: one transaction, from reading to answering.
 //! - `combine` → `known` → `changes` (with `rollup`, `durations`): what came, what is stored, what differs.
 //! - `encode` → `insert`, `copy`: documents as rows, rows as bytes.
 //! - `logs`: log records. `scores`: scores. `reprice`: stored
@@ -20,7 +21,9 @@ mod insert;
 mod known;
 mod logs;
 mod partitions;
+mod queue;
 mod reprice;
+mod request;
 mod rollup;
 mod room;
 mod scores;
@@ -31,16 +34,19 @@ pub use insert::Method;
 pub use reprice::reprice;
 
 use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use metrics::{counter, histogram};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use futures_util::FutureExt;
+use metrics::counter;
+use tokio::task::{AbortHandle, JoinHandle};
 use xtrace_model::Batch;
 
 use flush::Flusher;
-use room::{Claim, Room};
+use queue::Queue;
+use room::Room;
 
 use crate::{Store, StoreError};
 
@@ -53,9 +59,9 @@ pub struct WriterLimits {
     pub queue_bytes_max: usize,
     /// How long a batch waits for room.
     pub admission_wait: Duration,
-    /// Rows of one transaction, unless a single request has more.
+    /// Rows of one transaction; larger requests are written in several.
     pub flush_rows_max: usize,
-    /// Bytes of one transaction, unless a single request has more.
+    /// Bytes of one transaction, unless a single row has more.
     pub flush_bytes_max: usize,
     /// Transactions that run at a time.
     pub writers: usize,
@@ -74,28 +80,30 @@ impl Default for WriterLimits {
     }
 }
 
-const REQUESTS_MAX: usize = 4096;
-
-/// Takes batches; clones share the queues.
+/// Takes batches; clones share the queue.
 #[derive(Clone)]
 pub struct Writer {
-    queues: Arc<[mpsc::Sender<Request>]>,
-    room: Arc<Room>,
-    /// When the oldest batch of each writer's present transaction was queued.
-    oldest: Arc<[Mutex<Option<Instant>>]>,
+    shared: Arc<Shared>,
 }
 
-/// A batch in the queue, with the room that it takes and the caller who waits for it.
-struct Request {
-    batch: Batch,
-    room: Claim,
-    committed: oneshot::Sender<Result<Committed, StoreError>>,
-    queued: Instant,
+/// What all clones share; the writers end when it is dropped.
+struct Shared {
+    queue: Arc<Queue>,
+    room: Arc<Room>,
+    limits: WriterLimits,
+    tasks: Mutex<Vec<AbortHandle>>,
+    panics: Arc<AtomicU64>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
 }
 
 /// What waits or is being written.
 #[derive(Debug, Clone, Copy)]
-pub struct Queue {
+pub struct QueueState {
     /// Rows.
     pub rows: usize,
     /// Bytes.
@@ -107,66 +115,77 @@ pub struct Queue {
 /// What became of a batch.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Committed {
-    /// Ids of the traces and observations that Postgres can't hold as they are; all else is committed.
+    /// Names of the items that Postgres can't hold as they are, and of those that were refused with them since
+    /// there were too many; all else is committed.
     pub refused: Vec<String>,
 }
 
-impl Request {
-    fn answer(self, outcome: Result<Committed, StoreError>) {
-        drop(self.room);
-        // A caller that went away doesn't matter: its rows are committed, and sending them again
-        // would change nothing.
-        let _ = self.committed.send(outcome);
-    }
+/// Whether batches are being written.
+#[derive(Debug, Clone, Copy)]
+pub struct Health {
+    /// How long the oldest batch has waited or been written.
+    pub age: Duration,
+    /// Writers that run.
+    pub writers: usize,
+    /// Writers that should.
+    pub writers_max: usize,
+    /// How often one panicked and was started again.
+    pub panics: u64,
 }
 
 impl Writer {
     /// Starts the writers. They end, with everything written, when all clones are dropped; the
     /// handle tells when.
-    pub fn start(store: Store, limits: WriterLimits) -> (Self, JoinHandle<()>) {
-        let oldest: Arc<[_]> = (0..limits.writers).map(|_| Mutex::new(None)).collect();
-        let (queues, tasks): (Vec<_>, Vec<_>) = (0..limits.writers)
+    pub fn start(store: Store, mut limits: WriterLimits) -> (Self, JoinHandle<()>) {
+        limits.writers = limits.writers.max(1);
+        let queue = Queue::new(limits);
+        let panics = Arc::new(AtomicU64::new(0));
+        let writers: Vec<JoinHandle<()>> = (0..limits.writers)
             .map(|number| {
-                let (queue, requests) = mpsc::channel(REQUESTS_MAX);
-                let oldest = Arc::clone(&oldest);
-                let writing = run(store.clone(), requests, limits, move |since| {
-                    *oldest[number]
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner) = since;
-                });
-                (queue, tokio::spawn(writing))
+                let writing = run(
+                    store.clone(),
+                    Arc::clone(&queue),
+                    number,
+                    Arc::clone(&panics),
+                );
+                tokio::spawn(writing)
             })
-            .unzip();
-        let writer = Self {
-            queues: queues.into(),
+            .collect();
+        let shared = Shared {
+            queue,
             room: Room::new(limits),
-            oldest,
+            limits,
+            tasks: Mutex::new(writers.iter().map(JoinHandle::abort_handle).collect()),
+            panics,
         };
         let all = tokio::spawn(async move {
-            for task in tasks {
-                // A writer that panicked has answered its callers by dropping their requests.
-                let _ = task.await;
+            for writer in writers {
+                let _ = writer.await;
             }
         });
-        (writer, all)
+        let shared = Arc::new(shared);
+        (Self { shared }, all)
     }
 
     /// What waits or is being written now.
-    pub fn queue(&self) -> Queue {
-        let (rows, bytes) = self.room.taken();
-        let since = |oldest: &Mutex<Option<Instant>>| {
-            *oldest.lock().unwrap_or_else(PoisonError::into_inner)
-        };
-        let age = self
-            .oldest
-            .iter()
-            .filter_map(since)
-            .map(|since| since.elapsed())
-            .max();
-        Queue {
+    pub fn queue(&self) -> QueueState {
+        let (rows, bytes) = self.shared.room.taken();
+        QueueState {
             rows,
             bytes,
-            age: age.unwrap_or_default(),
+            age: self.shared.queue.age(),
+        }
+    }
+
+    /// Whether batches are being written.
+    pub fn health(&self) -> Health {
+        let tasks = self.shared.tasks.lock();
+        let tasks = tasks.unwrap_or_else(PoisonError::into_inner);
+        Health {
+            age: self.shared.queue.age(),
+            writers: tasks.iter().filter(|task| !task.is_finished()).count(),
+            writers_max: self.shared.limits.writers,
+            panics: self.shared.panics.load(Ordering::Relaxed),
         }
     }
 
@@ -205,28 +224,26 @@ impl Writer {
     }
 
     async fn queue_and_wait(&self, batch: Batch) -> Result<Committed, StoreError> {
+        let shared = &self.shared;
         let full = || StoreError::Overloaded {
             retry_after: self.retry_after(),
         };
-        let room = self.room.claim(&batch).await.ok_or_else(full)?;
-        let queue = &self.queues[route(&batch, self.queues.len())];
-        let (committed, answer) = oneshot::channel();
-        let request = Request {
-            batch,
-            room,
-            committed,
-            queued: Instant::now(),
-        };
-        queue.try_send(request).map_err(|_| full())?;
+        let room = shared.room.claim(&batch).await.ok_or_else(full)?;
+        let limits = &shared.limits;
+        let lane = lane(&batch, limits.writers);
+        // Each part fits in a transaction even while several projects write.
+        let rows_max = limits.flush_rows_max / queue::SHARED_PART;
+        let bytes_max = limits.flush_bytes_max / queue::SHARED_PART;
+        let (parts, answer) = request::parts(batch.into_parts(rows_max, bytes_max), lane, room);
+        shared.queue.push(parts);
         answer.await.unwrap_or(Err(StoreError::Unavailable(None)))
     }
 }
 
-/// Which writer takes a batch: parts of one trace that come in several requests mostly meet in one
+/// Which lane a batch waits in: parts of one trace that come in several requests mostly meet in one
 /// transaction, rather than race each other.
-fn route(batch: &Batch, writers: usize) -> usize {
+fn lane(batch: &Batch, lanes: usize) -> usize {
     let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
-    batch.project.hash(&mut hasher);
     if let Some(observation) = batch.observations.first() {
         observation.trace_id.hash(&mut hasher);
     } else if let Some(trace) = batch.traces.first() {
@@ -238,41 +255,21 @@ fn route(batch: &Batch, writers: usize) -> usize {
     } else if let Some(score) = batch.scores.first() {
         score.id.hash(&mut hasher);
     }
-    usize::try_from(hasher.digest() % writers as u64).unwrap_or_default()
+    usize::try_from(hasher.digest() % lanes as u64).unwrap_or_default()
 }
 
-/// Writes what comes; `note` hears since when the oldest batch of a transaction has waited.
-async fn run(
-    store: Store,
-    mut queue: mpsc::Receiver<Request>,
-    limits: WriterLimits,
-    note: impl Fn(Option<Instant>),
-) {
-    let mut flusher = Flusher::new(store);
-    while let Some(first) = queue.recv().await {
-        note(Some(first.queued));
-        let requests = take_group(first, &mut queue, limits);
-        for request in &requests {
-            histogram!("xtrace_queue_seconds").record(request.queued.elapsed().as_secs_f64());
+/// Writes what comes. A panic costs its transaction, whose callers are told to send it again, and nothing else.
+async fn run(store: Store, queue: Arc<Queue>, number: usize, panics: Arc<AtomicU64>) {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut flusher = Flusher::new(store.clone());
+    while let Some(taken) = queue.next(number).await {
+        let writing = AssertUnwindSafe(flusher.flush(taken)).catch_unwind();
+        if writing.await.is_err() {
+            panics.fetch_add(1, Ordering::Relaxed);
+            counter!("xtrace_writer_panics_total").increment(1);
+            tracing::error!(number, "a writer panicked and starts again");
+            flusher = Flusher::new(store.clone());
+            tokio::time::sleep(PAUSE).await;
         }
-        flusher.flush(requests).await;
-        note(None);
     }
-}
-
-/// The request that came first and those that already wait behind it, up to the limits.
-fn take_group(
-    first: Request,
-    queue: &mut mpsc::Receiver<Request>,
-    limits: WriterLimits,
-) -> Vec<Request> {
-    let (mut rows, mut bytes) = (first.batch.rows(), first.batch.bytes);
-    let mut group = vec![first];
-    while rows < limits.flush_rows_max && bytes < limits.flush_bytes_max {
-        let Ok(next) = queue.try_recv() else { break };
-        rows += next.batch.rows();
-        bytes += next.batch.bytes;
-        group.push(next);
-    }
-    group
 }

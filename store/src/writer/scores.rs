@@ -60,7 +60,7 @@ pub(super) async fn write(
             continue;
         };
         let (created_at, version) = (row.created_at, row.version.clone());
-        let Some(stored) = row.into_score() else {
+        let Some(stored) = row.into_score()? else {
             continue;
         };
         let mut merged = stored.clone();
