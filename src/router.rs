@@ -11,7 +11,7 @@ use crate::api::error::ApiError;
 use crate::api::{logs, metrics, service};
 use crate::gateway::Gateway;
 use crate::receivers::{langfuse, native, otlp};
-use crate::{auth, browsers, cors, dialect, limits, request_id, self_metrics};
+use crate::{auth, browsers, cors, dialect, limits, reads, request_id, self_metrics};
 
 /// The whole service, gRPC included.
 pub fn router(gateway: Gateway, cors: CorsLayer) -> Router {
@@ -96,6 +96,7 @@ fn finish(protected: Router, gateway: Gateway) -> Router {
         .with_state(gateway.clone());
     let protected = protected
         .fallback(dialect::not_found)
+        .layer(from_fn_with_state(gateway.clone(), reads::bound_reads))
         .layer(from_fn_with_state(gateway.clone(), limits::limit_reads))
         .layer(from_fn_with_state(gateway, auth::authenticate))
         .layer(from_fn(browsers::refuse_foreign_forms));

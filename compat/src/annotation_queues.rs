@@ -8,6 +8,7 @@ use xtrace_model::ProjectId;
 use xtrace_store::annotation_queues::{self, Item, Queue};
 use xtrace_store::{Store, score_configs};
 
+use crate::answer::{self, Answer};
 use crate::auth::Project;
 use crate::body::{Issue, JsonBody, Object};
 use crate::error::{CompatError, issue};
@@ -21,12 +22,13 @@ pub(crate) async fn list(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     query.only(&["page", "limit"])?;
     let page = query.page()?;
     let found = annotation_queues::list(&store, &project, page).await?;
-    let data: Vec<Value> = found.rows.iter().map(view).collect();
-    Ok(Json(json!({"data": data, "meta": meta(page, found.total)})))
+    let meta = meta(page, found.total);
+    let rows = found.rows.into_iter().map(|row| view(&row));
+    Ok(answer::page(rows, &meta))
 }
 
 /// `POST /annotation-queues`.
@@ -92,14 +94,15 @@ pub(crate) async fn items(
     Project(project): Project,
     PathId(id): PathId,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     query.only(&["page", "limit", "status"])?;
     let page = query.page()?;
     let status = query.option("status", &STATES)?;
     let queue = queue(&store, &project, &id).await?;
     let found = annotation_queues::items(&store, &project, &queue.id, status, page).await?;
-    let data: Vec<Value> = found.rows.iter().map(item_view).collect();
-    Ok(Json(json!({"data": data, "meta": meta(page, found.total)})))
+    let meta = meta(page, found.total);
+    let rows = found.rows.into_iter().map(|row| item_view(&row));
+    Ok(answer::page(rows, &meta))
 }
 
 /// `POST /annotation-queues/{id}/items`: the thing itself need not exist yet.

@@ -41,6 +41,17 @@ pub(crate) async fn aside<T: Send + 'static>(
     outcome.map_err(|_| CompatError::Fault)
 }
 
+/// Items of a list within a request at most, where no list says otherwise.
+pub(crate) const ITEMS_MAX: usize = 1000;
+
+/// The items of a list, if they are not too many.
+pub(crate) fn few<'a>(items: &'a [Value], path: &[Value]) -> Result<&'a [Value], Issue> {
+    if items.len() > ITEMS_MAX {
+        return Err(issue::many(path, ITEMS_MAX));
+    }
+    Ok(items)
+}
+
 /// What is wrong with a member: an issue of [`issue`].
 pub(crate) type Issue = Value;
 
@@ -182,28 +193,28 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A list of texts; absent and null are none.
-    pub(crate) fn texts(self, name: &str) -> Result<Option<Vec<String>>, Issue> {
+    /// A list; absent and null are none.
+    pub(crate) fn list(self, name: &str) -> Result<Option<&'a [Value]>, Issue> {
         match self.get(name) {
             None => Ok(None),
-            Some(Value::Array(items)) => {
-                let text = |(index, item): (usize, &Value)| match item {
-                    Value::String(text) => Ok(without_nul(text).into_owned()),
-                    other => Err(issue::wrong_type_at(
-                        vec![json!(name), json!(index)],
-                        "string",
-                        other,
-                    )),
-                };
-                items
-                    .iter()
-                    .enumerate()
-                    .map(text)
-                    .collect::<Result<_, _>>()
-                    .map(Some)
-            }
+            Some(Value::Array(items)) => few(items, &[json!(name)]).map(Some),
             Some(other) => Err(issue::wrong_type(&[name], "array", other)),
         }
+    }
+
+    /// A list of texts; absent and null are none.
+    pub(crate) fn texts(self, name: &str) -> Result<Option<Vec<String>>, Issue> {
+        let text = |(index, item): (usize, &Value)| match item {
+            Value::String(text) => Ok(without_nul(text).into_owned()),
+            other => Err(issue::wrong_type_at(
+                vec![json!(name), json!(index)],
+                "string",
+                other,
+            )),
+        };
+        let items = self.list(name)?;
+        let texts = items.map(|items| items.iter().enumerate().map(text).collect());
+        texts.transpose()
     }
 
     /// An object; absent and null are none.

@@ -8,6 +8,7 @@ use xtrace_model::ProjectId;
 use xtrace_store::Store;
 use xtrace_store::comments::{self, Comment, Commented};
 
+use crate::answer::{self, Answer};
 use crate::auth::Project;
 use crate::body::{Issue, JsonBody, Object};
 use crate::error::{CompatError, issue};
@@ -21,7 +22,7 @@ pub(crate) async fn list(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     query.only(&["page", "limit", "objectType", "objectId", "authorUserId"])?;
     let page = query.page()?;
     let object_type = query.option("objectType", &TYPES)?;
@@ -35,11 +36,12 @@ pub(crate) async fn list(
     }
     if query.text("authorUserId").is_some() {
         // Comments have no authors here.
-        return Ok(Json(json!({"data": [], "meta": meta(page, 0)})));
+        return Ok(answer::page([] as [Value; 0], &meta(page, 0)));
     }
     let found = comments::list(&store, &project, object_type, object_id, page).await?;
-    let data: Vec<Value> = found.rows.iter().map(|row| view(&project, row)).collect();
-    Ok(Json(json!({"data": data, "meta": meta(page, found.total)})))
+    let meta = meta(page, found.total);
+    let rows = found.rows.into_iter().map(|row| view(&project, &row));
+    Ok(answer::page(rows, &meta))
 }
 
 /// `GET /comments/{id}`.

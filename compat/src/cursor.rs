@@ -26,17 +26,6 @@ pub(crate) fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// Cuts rows, of which one more than the limit was read, to the limit; the last one if there are more, where
-/// the next page begins.
-pub(crate) fn cut<T>(rows: &mut Vec<T>, limit: i64) -> Option<&T> {
-    let limit = usize::try_from(limit).unwrap_or_default();
-    if rows.len() <= limit {
-        return None;
-    }
-    rows.truncate(limit);
-    rows.last()
-}
-
 fn malformed() -> CompatError {
     CompatError::BadRequest("Invalid cursor format".to_owned())
 }

@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use xtrace_model::AuthFailure;
-use xtrace_store::StoreError;
+use xtrace_store::{ANSWER_BYTES_MAX, StoreError};
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -58,7 +58,9 @@ impl IntoResponse for CompatError {
             Self::RateLimited { retry_after_s, .. } => {
                 headers.insert(header::RETRY_AFTER, (*retry_after_s).into());
             }
-            Self::Store(StoreError::Overloaded { retry_after }) => {
+            Self::Store(
+                StoreError::Overloaded { retry_after } | StoreError::Busy { retry_after },
+            ) => {
                 headers.insert(header::RETRY_AFTER, retry_after.as_secs().max(1).into());
             }
             _ if status == StatusCode::SERVICE_UNAVAILABLE => {
@@ -191,7 +193,7 @@ fn auth_parts(failure: AuthFailure) -> (StatusCode, Value) {
 
 fn store_parts(error: &StoreError) -> (StatusCode, Value) {
     match error {
-        StoreError::Overloaded { retry_after } => (
+        StoreError::Overloaded { retry_after } | StoreError::Busy { retry_after } => (
             StatusCode::TOO_MANY_REQUESTS,
             json!({"message": "Rate limit exceeded", "code": "rate_limited",
                    "details": {"retryAfterSeconds": retry_after.as_secs().max(1)}}),
@@ -200,6 +202,14 @@ fn store_parts(error: &StoreError) -> (StatusCode, Value) {
             StatusCode::SERVICE_UNAVAILABLE,
             "Service Unavailable",
             "ServiceUnavailableError",
+        ),
+        StoreError::TooLarge => named(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            &format!(
+                "The answer would have more than {} MB. Ask for less: a smaller limit, fields=core, a shorter time range, or the items one by one.",
+                ANSWER_BYTES_MAX / 1_000_000
+            ),
+            "PayloadTooLargeError",
         ),
         StoreError::Timeout => named(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -301,6 +311,13 @@ pub(crate) mod issue {
         let message = format!("Too big: expected string to have <={maximum} characters");
         json!({"origin": "string", "code": "too_big", "maximum": maximum, "inclusive": true,
                "path": [path], "message": message})
+    }
+
+    /// The list has too many items.
+    pub(crate) fn many(path: &[Value], maximum: usize) -> Value {
+        let message = format!("Too big: expected array to have <={maximum} items");
+        json!({"origin": "array", "code": "too_big", "maximum": maximum, "inclusive": true,
+               "path": path, "message": message})
     }
 
     /// Names that nobody knows.

@@ -3,6 +3,7 @@
 
 mod admin;
 mod annotation_queues;
+mod answer;
 mod auth;
 mod body;
 mod comments;

@@ -8,8 +8,9 @@ use xtrace_model::ProjectId;
 use xtrace_store::Store;
 use xtrace_store::score_configs::{self, Category, ScoreConfig};
 
+use crate::answer::{self, Answer};
 use crate::auth::Project;
-use crate::body::{Issue, JsonBody, Object};
+use crate::body::{Issue, JsonBody, Object, few};
 use crate::error::{CompatError, issue};
 use crate::query::{PathId, Query, iso, meta};
 
@@ -23,11 +24,12 @@ pub(crate) async fn list(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     let page = query.page()?;
     let found = score_configs::list(&store, &project, page).await?;
-    let data: Vec<Value> = found.rows.iter().map(|row| view(&project, row)).collect();
-    Ok(Json(json!({"data": data, "meta": meta(page, found.total)})))
+    let meta = meta(page, found.total);
+    let rows = found.rows.into_iter().map(|row| view(&project, &row));
+    Ok(answer::page(rows, &meta))
 }
 
 /// `GET /score-configs/{id}`.
@@ -168,10 +170,12 @@ fn category_fault(message: &str) -> Issue {
 
 /// The labels that were sent, each with its value.
 fn categories(body: Object<'_>) -> Result<Option<Vec<Category>>, Issue> {
-    let Some(sent) = body.get("categories") else {
-        return Ok(None);
+    let sent = match body.get("categories") {
+        None => return Ok(None),
+        Some(Value::Array(items)) => Some(few(items, &[json!("categories")])?),
+        Some(_) => None,
     };
-    let parsed = sent.as_array().and_then(|items| {
+    let parsed = sent.and_then(|items| {
         let category = |item: &Value| {
             let label = item["label"].as_str().filter(|label| !label.is_empty())?;
             Some(Category {

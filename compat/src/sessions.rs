@@ -7,6 +7,7 @@ use xtrace_model::time::to_utc;
 use xtrace_store::sessions::{self, SessionQuery, SessionView};
 use xtrace_store::{Store, traces};
 
+use crate::answer::Answer;
 use crate::auth::Project;
 use crate::error::CompatError;
 use crate::query::{PathId, Query, iso, meta};
@@ -35,16 +36,14 @@ pub(crate) async fn find(
     State(store): State<Store>,
     Project(project): Project,
     PathId(id): PathId,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     let found = sessions::find(&store, &project, &id).await?;
     let found = found.ok_or_else(|| {
         CompatError::NotFound("Session not found within authorized project".to_owned())
     })?;
     let traces = traces::of_session(&store, &project, &id).await?;
-    let mut body = session(&found, project.as_str());
     let traces = traces.into_iter().map(|view| bare(&project, view));
-    body["traces"] = Value::Array(traces.collect());
-    Ok(Json(body))
+    Ok(Answer::of(&session(&found, project.as_str())).list("traces", traces))
 }
 
 fn session(view: &SessionView, project: &str) -> Value {

@@ -4,16 +4,16 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use xtrace_model::{Batch, ProjectId, TraceId};
 use xtrace_store::filter::{Condition, Order, Test, TraceColumn};
 use xtrace_store::traces::{self, Rollup, TraceOrder, TraceQuery, TraceView};
-use xtrace_store::{Store, deletion, observations, scores};
+use xtrace_store::{ANSWER_BYTES_MAX, Store, deletion, observations, scores};
 
 use crate::Compat;
+use crate::answer::{self, Answer};
 use crate::auth::Project;
 use crate::body::{JsonBody, Object};
 use crate::error::{CompatError, issue};
@@ -25,15 +25,11 @@ use crate::{filter, ingestion, payload};
 
 /// What `metrics` and the lists answer when their group is left out.
 const LEFT_OUT: f64 = -1.0;
-/// A trace whose observations hold more is refused rather than built in memory.
-const PAYLOAD_BYTES_MAX: i64 = 80_000_000;
-/// Traces that one request deletes at most.
-const DELETED_MAX: usize = 1000;
 
-/// A trace; lists hold ids of observations and scores, `GET /traces/{id}` holds them whole.
+/// A trace; lists hold ids of observations and scores, sessions none of what is computed.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Trace<O, S> {
+pub(crate) struct Trace {
     id: String,
     project_id: String,
     name: Option<String>,
@@ -52,27 +48,38 @@ struct Trace<O, S> {
     created_at: String,
     updated_at: String,
     external_id: Option<String>,
-    html_path: String,
-    latency: f64,
-    total_cost: f64,
-    observations: Vec<O>,
-    scores: Vec<S>,
+    #[serde(flatten)]
+    parts: Option<Parts>,
 }
 
 /// What a trace is made of besides its row.
-struct Parts<O, S> {
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Parts {
+    html_path: String,
     latency: f64,
     total_cost: f64,
-    observations: Vec<O>,
-    scores: Vec<S>,
+    /// `GET /traces/{id}` holds whole ones instead, as its scores.
+    #[serde(flatten)]
+    ids: Option<Ids>,
 }
 
-impl<O, S> Trace<O, S> {
-    fn new(project: &ProjectId, view: TraceView, with_io: bool, parts: Parts<O, S>) -> Self {
+#[derive(Serialize)]
+struct Ids {
+    observations: Vec<String>,
+    scores: Vec<String>,
+}
+
+fn html_path(project: &ProjectId, view: &TraceView) -> String {
+    format!("/project/{project}/traces/{}", view.id)
+}
+
+impl Trace {
+    fn new(project: &ProjectId, view: TraceView, with_io: bool, parts: Option<Parts>) -> Self {
         let io = |text: Option<&str>| payload::value(text.filter(|_| with_io));
         let metadata = view.metadata.as_deref().filter(|_| with_io);
         Self {
-            html_path: format!("/project/{project}/traces/{}", view.id),
+            parts,
             input: io(view.input.as_deref()),
             output: io(view.output.as_deref()),
             metadata: payload::metadata(metadata, view.metadata_decoded),
@@ -91,10 +98,6 @@ impl<O, S> Trace<O, S> {
             created_at: iso(view.created_at),
             updated_at: iso(view.updated_at),
             external_id: view.external_id,
-            latency: parts.latency,
-            total_cost: parts.total_cost,
-            observations: parts.observations,
-            scores: parts.scores,
         }
     }
 }
@@ -104,7 +107,7 @@ pub(crate) async fn list(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Response, CompatError> {
+) -> Result<Answer, CompatError> {
     let fields = Fields::parse(query.text("fields"));
     let wanted = trace_query(&query, fields)?;
     let found = traces::list(&store, &project, &wanted).await?;
@@ -120,43 +123,33 @@ pub(crate) async fn list(
     if fields.scores {
         scores = score_ids(&store, &project, &found.rows, &wanted.environments).await?;
     }
-    let data: Vec<Trace<String, String>> = found
-        .rows
-        .into_iter()
-        .map(|view| {
-            let rollup = rollups.remove(&view.id).unwrap_or_default();
-            let scores = scores.remove(&view.id).unwrap_or_default();
-            let parts = list_parts(&view, fields, rollup, scores);
-            Trace::new(&project, view, fields.io, parts)
-        })
-        .collect();
     let meta = meta(wanted.page, found.total);
-    Ok(Json(Page { data, meta }).into_response())
-}
-
-#[derive(Serialize)]
-struct Page<T> {
-    data: Vec<T>,
-    meta: Value,
-}
-
-fn list_parts(
-    view: &TraceView,
-    fields: Fields,
-    rollup: Rollup,
-    scores: Vec<String>,
-) -> Parts<String, String> {
-    let latency = view.sent_latency.or(rollup.latency).unwrap_or(0.0);
-    let total_cost = view.sent_total_cost.or(rollup.total_cost).unwrap_or(0.0);
-    Parts {
-        latency: if fields.metrics { latency } else { LEFT_OUT },
-        total_cost: if fields.metrics { total_cost } else { LEFT_OUT },
-        observations: if fields.observations {
+    let rows = found.rows.into_iter().map(|view| {
+        let rollup = rollups.remove(&view.id).unwrap_or_default();
+        let scores = scores.remove(&view.id).unwrap_or_default();
+        let mut parts = parts(&project, &view, fields, &rollup);
+        let observations = if fields.observations {
             rollup.observation_ids
         } else {
             Vec::new()
-        },
-        scores,
+        };
+        parts.ids = Some(Ids {
+            observations,
+            scores,
+        });
+        Trace::new(&project, view, fields.io, Some(parts))
+    });
+    Ok(answer::page(rows, &meta))
+}
+
+fn parts(project: &ProjectId, view: &TraceView, fields: Fields, rollup: &Rollup) -> Parts {
+    let latency = view.sent_latency.or(rollup.latency).unwrap_or(0.0);
+    let total_cost = view.sent_total_cost.or(rollup.total_cost).unwrap_or(0.0);
+    Parts {
+        html_path: html_path(project, view),
+        latency: if fields.metrics { latency } else { LEFT_OUT },
+        total_cost: if fields.metrics { total_cost } else { LEFT_OUT },
+        ids: None,
     }
 }
 
@@ -259,7 +252,7 @@ pub(crate) async fn find(
     Project(project): Project,
     PathId(id): PathId,
     query: Query,
-) -> Result<Response, CompatError> {
+) -> Result<Answer, CompatError> {
     let fields = Fields::parse(query.text("fields"));
     let missing =
         || CompatError::NotFound(format!("Trace {id} not found within authorized project"));
@@ -268,56 +261,39 @@ pub(crate) async fn find(
         .await?
         .ok_or_else(missing)?;
     let one = std::slice::from_ref(&view);
-    let mut parts = Parts {
-        latency: LEFT_OUT,
-        total_cost: LEFT_OUT,
-        observations: Vec::new(),
-        scores: Vec::new(),
-    };
+    let mut rollup = Rollup::default();
     if fields.metrics {
-        let rollup = traces::rollups(&store, &project, one, &[])
-            .await?
-            .pop()
-            .unwrap_or_default();
-        parts.latency = view.sent_latency.or(rollup.latency).unwrap_or(0.0);
-        parts.total_cost = view.sent_total_cost.or(rollup.total_cost).unwrap_or(0.0);
+        let found = traces::rollups(&store, &project, one, &[]).await?.pop();
+        rollup = found.unwrap_or_default();
     }
+    let mut all = Vec::new();
     if fields.observations {
         refuse_huge(&store, &project, &view).await?;
-        let all = observations::of_trace(&store, &project, &view).await?;
-        let book = store.price_book(&project).await?;
-        let prices = Prices {
-            book: &book,
-            unknown: Some(0.0),
-        };
-        let observation = |view| Observation::new(&project, view, prices);
-        parts.observations = all.into_iter().map(observation).collect();
+        all = observations::of_trace(&store, &project, &view).await?;
     }
+    let mut scores = Vec::new();
     if fields.scores {
-        let all = scores::of_traces(&store, &project, std::slice::from_ref(&view.id), &[]).await?;
-        parts.scores = all
-            .into_iter()
-            .map(|score| Score::new(&project, score, Version::V1))
-            .collect();
+        let ids = std::slice::from_ref(&view.id);
+        scores = scores::of_traces(&store, &project, ids, &[]).await?;
     }
-    Ok(Json(Trace::new(&project, view, fields.io, parts)).into_response())
+    let book = store.price_book(&project).await?;
+    let prices = Prices {
+        book: &book,
+        unknown: Some(0.0),
+    };
+    let parts = parts(&project, &view, fields, &rollup);
+    let observation = |view| Observation::new(&project, view, prices);
+    let score = |score| Score::new(&project, score, Version::V1);
+    Ok(
+        Answer::of(&Trace::new(&project, view, fields.io, Some(parts)))
+            .list("observations", all.into_iter().map(observation))
+            .list("scores", scores.into_iter().map(score)),
+    )
 }
 
 /// A trace as sessions show it: its row alone.
-pub(crate) fn bare(project: &ProjectId, view: TraceView) -> Value {
-    const COMPUTED: [&str; 5] = ["htmlPath", "latency", "totalCost", "observations", "scores"];
-    let parts = Parts::<String, String> {
-        latency: 0.0,
-        total_cost: 0.0,
-        observations: Vec::new(),
-        scores: Vec::new(),
-    };
-    let whole = Trace::new(project, view, true, parts);
-    let mut value = serde_json::to_value(whole).expect("a trace serialises");
-    if let Value::Object(members) = &mut value {
-        members.retain(|name, _| !COMPUTED.contains(&name.as_str()));
-    }
-    value
+pub(crate) fn bare(project: &ProjectId, view: TraceView) -> Trace {
+    Trace::new(project, view, true, None)
 }
 
 /// `POST /traces`: one trace, as of old.
@@ -361,11 +337,6 @@ pub(crate) async fn delete_all(
         let issue = issue::custom(&path, "At least 1 traceId is required.");
         return Err(CompatError::Invalid(issue));
     }
-    if ids.len() > DELETED_MAX {
-        let path = [json!("traceIds")];
-        let issue = issue::custom(&path, "At most 1000 traceIds are deleted at once.");
-        return Err(CompatError::Invalid(issue));
-    }
     deletion::delete_traces(&store, &project, &ids).await?;
     Ok(Json(json!({"message": "Traces deleted successfully"})))
 }
@@ -376,7 +347,7 @@ async fn refuse_huge(
     view: &TraceView,
 ) -> Result<(), CompatError> {
     let bytes = observations::payload_bytes(store, project, view).await?;
-    if bytes <= PAYLOAD_BYTES_MAX {
+    if usize::try_from(bytes).is_ok_and(|bytes| bytes <= ANSWER_BYTES_MAX) {
         return Ok(());
     }
     Err(CompatError::TooLarge(format!(

@@ -14,6 +14,7 @@
 //! - `split`: large batches in parts.
 //! - `repair`: documents in a form that Postgres can hold.
 //! - [`capped`]: lists that are refused beyond a length while they are read.
+//! - [`pieces`]: JSON that is made piece by piece.
 //! - [`environment`]: how environments are normalised.
 //! - [`time`]: microseconds since the epoch.
 //! - [`credentials`], [`caller`]: an `Authorization` header, parsed, and what came of it.
@@ -28,6 +29,7 @@ pub mod json;
 pub mod log;
 pub mod metric;
 pub mod observation;
+pub mod pieces;
 pub mod price;
 pub mod register;
 mod repair;
@@ -46,6 +48,7 @@ pub use ids::{ObservationId, ProjectId, ScoreId, TraceId};
 pub use log::LogRecord;
 pub use metric::MetricPoint;
 pub use observation::Observation;
+pub use pieces::Pieces;
 pub use register::{Register, Stamp};
 pub use score::Score;
 pub use stamps::Stamps;

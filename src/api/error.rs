@@ -103,10 +103,14 @@ impl ApiError {
             Self::Outside(status, _) => (*status, code_of(*status)),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
-            Self::TooManyRequests(_) | Self::Store(StoreError::Overloaded { .. }) => {
+            Self::TooManyRequests(_)
+            | Self::Store(StoreError::Overloaded { .. } | StoreError::Busy { .. }) => {
                 (StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_REQUESTS")
             }
             Self::Store(StoreError::Unavailable(_)) => UNAVAILABLE,
+            Self::Store(StoreError::TooLarge) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "ANSWER_TOO_LARGE")
+            }
             Self::Store(StoreError::Timeout) => (StatusCode::GATEWAY_TIMEOUT, "TIMEOUT"),
             Self::Store(StoreError::Refused(_)) => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
             Self::Store(StoreError::Internal(_)) => {
@@ -130,7 +134,9 @@ impl IntoResponse for ApiError {
                     json!({"rate_limit": {"remaining": 0, "reset_at": refusal.reset_at()}});
                 hint = Some(std::time::Duration::from_secs(refusal.seconds()));
             }
-            Self::Store(StoreError::Overloaded { retry_after }) => hint = Some(*retry_after),
+            Self::Store(
+                StoreError::Overloaded { retry_after } | StoreError::Busy { retry_after },
+            ) => hint = Some(*retry_after),
             _ => {}
         }
         let mut response = (status, Json(body)).into_response();

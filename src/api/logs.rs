@@ -1,12 +1,17 @@
 //! `GET /api/public/logs`.
 
-use axum::Json;
+use std::convert::Infallible;
+
+use axum::body::{Body, Bytes};
 use axum::extract::{Extension, RawQuery, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, SecondsFormat, Utc};
+use futures_util::stream;
 use serde_json::{Value, json};
-use xtrace_model::{Authentication, TraceId, time};
+use xtrace_model::{Authentication, Pieces, TraceId, time};
 use xtrace_store::logs::{self, LIMIT_MAX, LogQuery, LogView};
 
 use super::error::ApiError;
@@ -30,15 +35,30 @@ pub async fn list(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Authentication>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let caller = caller.map_err(ApiError::Auth)?;
     let query = to_query(&Parameters::of(query.as_deref().unwrap_or_default()))?;
-    let (records, more) = logs::list(&gateway.store, &caller.project, &query).await?;
-    let cursor = records.last().filter(|_| more).map(cursor_after);
-    let data: Vec<Value> = records.iter().map(show).collect();
-    Ok(Json(
-        json!({"data": data, "meta": {"limit": query.limit, "cursor": cursor}}),
-    ))
+    let found = logs::list(&gateway.store, &caller.project, &query).await?;
+    let cursor = found.last().map(cursor_after);
+    let records = found.rows.into_iter().map(|record| show(&record));
+    let meta = json!({"limit": query.limit, "cursor": cursor});
+    let answer = Pieces::new().list("data", records).member("meta", &meta);
+    Ok(respond(answer))
+}
+
+/// An answer whose records were text as soon as they were read.
+fn respond(answer: Pieces) -> Response {
+    let (pieces, bytes) = answer.finish();
+    let pieces = pieces
+        .into_iter()
+        .map(|piece| Ok::<_, Infallible>(Bytes::from(piece)));
+    let body = Body::from_stream(stream::iter(pieces));
+    let json = HeaderValue::from_static("application/json");
+    let headers = [
+        (header::CONTENT_TYPE, json),
+        (header::CONTENT_LENGTH, bytes.into()),
+    ];
+    (headers, body).into_response()
 }
 
 fn to_query(parameters: &Parameters) -> Result<LogQuery, ApiError> {

@@ -34,11 +34,20 @@ const WRITE_PLANS: &str = "set enable_seqscan = off; set enable_hashjoin = off; 
 /// Which partitions and which index are right depends on the values.
 const READ_PLANS: &str = "set default_transaction_read_only = on; \
     set plan_cache_mode = force_custom_plan; ";
+/// Twice a second Postgres looks whether the client of a running statement is still there, and ends what
+/// nobody waits for any more. Some systems can't tell; there such a statement ends by its timeout.
+const LOOK_FOR_CLIENT: &str = "do $$ begin \
+    perform set_config('client_connection_check_interval', '500', false); \
+    exception when others then null; end $$; ";
 
 impl Purpose {
     /// The statements that every session begins with. Nothing waits without end: not for a statement,
     /// not for a lock that somebody took by hand, not for a client that vanished inside a transaction.
     pub(crate) fn settings(self) -> String {
+        let presence = match self {
+            Self::Read(_) => LOOK_FOR_CLIENT,
+            _ => "",
+        };
         let (plans, [statement_ms, lock_ms, idle_ms]) = match self {
             Self::Read(limit) => (READ_PLANS, [limit.as_millis(), 5_000, 60_000]),
             Self::Write => (WRITE_PLANS, [60_000, 5_000, 60_000]),
@@ -47,7 +56,7 @@ impl Purpose {
             Self::Schema => ("", [0, 1_000, 0]),
         };
         format!(
-            "{plans}set jit = off; set statement_timeout = {statement_ms}; \
+            "{plans}{presence}set jit = off; set statement_timeout = {statement_ms}; \
              set lock_timeout = {lock_ms}; set idle_in_transaction_session_timeout = {idle_ms}"
         )
     }

@@ -8,11 +8,13 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;
+use xtrace_model::ProjectId;
 use xtrace_model::price::PriceList;
 
 use crate::connect::{self, Purpose};
 use crate::metrics::series::SeriesCache;
 use crate::price_book::PriceBooks;
+use crate::reading::{self, Reader, Reading, Readings};
 use crate::unusable::Unusable;
 use crate::writer::Method;
 use crate::{StoreError, schema};
@@ -72,6 +74,7 @@ pub struct Store {
     price_books: Arc<PriceBooks>,
     key_changes: Arc<AtomicU64>,
     series: Arc<SeriesCache>,
+    readings: Arc<Readings>,
 }
 
 /// Each writer keeps one; the others make partitions and sum traces up.
@@ -94,7 +97,11 @@ impl Store {
             "the database is not reached yet or its migrations have not run".into(),
         );
         Ok(Self {
-            read: connect::pool(&connect, read, options.read_connections_max),
+            read: connect::pool(
+                &connect,
+                read,
+                options.read_connections_max + reading::EXTRA_CONNECTIONS,
+            ),
             write: connect::pool(&connect, Purpose::Write, WRITE_CONNECTIONS_MAX),
             background: connect::pool(&connect, Purpose::Background, BACKGROUND_CONNECTIONS_MAX),
             connect,
@@ -103,6 +110,7 @@ impl Store {
             price_books: Arc::default(),
             key_changes: Arc::default(),
             series: Arc::default(),
+            readings: Arc::new(Readings::new(options.read_connections_max)),
         })
     }
 
@@ -198,8 +206,22 @@ impl Store {
         self.method
     }
 
-    pub(crate) fn read(&self) -> &PgPool {
-        &self.read
+    /// What a request of a project may read.
+    pub fn reading(&self, project: &ProjectId) -> Reading {
+        self.readings.reading(Some(project))
+    }
+
+    /// What the request that runs may read.
+    pub(crate) fn current_reading(&self) -> Reading {
+        Reading::current().unwrap_or_else(|| self.readings.reading(None))
+    }
+
+    /// For reads, within the bounds of the request that runs.
+    pub(crate) fn read(&self) -> Reader {
+        Reader {
+            pool: self.read.clone(),
+            reading: self.current_reading(),
+        }
     }
 
     /// For work that no request waits for.

@@ -65,15 +65,13 @@ pub async fn names(
     project: &ProjectId,
     dataset_ids: &[String],
 ) -> Result<Vec<(String, String)>, StoreError> {
-    let found = sqlx::query_as(
-        "select dataset_id, name from dataset_runs where project_id = $1 and dataset_id = any($2)
-          order by created_at desc, id",
-    )
-    .bind(project.as_str())
-    .bind(dataset_ids)
-    .fetch_all(store.read())
-    .await?;
-    Ok(found)
+    let mut sql =
+        QueryBuilder::new("select dataset_id, name from dataset_runs where project_id = ");
+    sql.push_bind(project.as_str().to_owned())
+        .push(" and dataset_id = any(")
+        .push_bind(dataset_ids.to_vec());
+    sql.push(") order by created_at desc, id");
+    page::all(store, sql).await
 }
 
 /// The run of that id.
@@ -149,7 +147,7 @@ pub async fn all_items(
     let mut rows = QueryBuilder::new(format!("select {RUN_ITEM}"));
     push_items(&mut rows, project, run_id);
     rows.push(" order by created_at desc, id");
-    Ok(rows.build_query_as().fetch_all(store.read()).await?)
+    page::all(store, rows).await
 }
 
 fn push_items(sql: &mut QueryBuilder<Postgres>, project: &ProjectId, run_id: &str) {

@@ -162,7 +162,7 @@ pub async fn all_items(
     let mut rows = QueryBuilder::new(format!("select {ITEM}, d.name as dataset_name"));
     push_items(&mut rows, project, &query);
     rows.push(" order by i.created_at desc, i.id");
-    Ok(rows.build_query_as().fetch_all(store.read()).await?)
+    page::all(store, rows).await
 }
 
 /// The ids of all active items of a dataset, newest first.
@@ -171,16 +171,12 @@ pub async fn item_ids(
     project: &ProjectId,
     dataset_ids: &[String],
 ) -> Result<Vec<(String, String)>, StoreError> {
-    let found = sqlx::query_as(
-        "select dataset_id, id from dataset_items
-          where project_id = $1 and dataset_id = any($2) and status = 'ACTIVE' and valid_to is null
-          order by created_at desc, id",
-    )
-    .bind(project.as_str())
-    .bind(dataset_ids)
-    .fetch_all(store.read())
-    .await?;
-    Ok(found)
+    let mut sql = QueryBuilder::new("select dataset_id, id from dataset_items where project_id = ");
+    sql.push_bind(project.as_str().to_owned())
+        .push(" and dataset_id = any(")
+        .push_bind(dataset_ids.to_vec());
+    sql.push(") and status = 'ACTIVE' and valid_to is null order by created_at desc, id");
+    page::all(store, sql).await
 }
 
 fn push_items(sql: &mut QueryBuilder<Postgres>, project: &ProjectId, query: &ItemQuery) {

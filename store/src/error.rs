@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::reading::Bound;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgDatabaseError;
 
@@ -14,6 +15,15 @@ pub enum StoreError {
         /// How long to wait.
         retry_after: Duration,
     },
+    /// The project asks too much at once. Ask again after the given time, one question after the other.
+    #[error("this project has too many questions at once; ask them one after the other")]
+    Busy {
+        /// How long to wait.
+        retry_after: Duration,
+    },
+    /// The answer is larger than answers may be. Ask for less.
+    #[error("the answer would have more than {} MB; ask for a smaller limit, fewer fields or a shorter range", crate::ANSWER_BYTES_MAX / 1_000_000)]
+    TooLarge,
     /// Postgres can't be reached, is starting, or shuts down. Send again later.
     #[error("the database is unavailable")]
     Unavailable(#[source] Option<sqlx::Error>),
@@ -76,6 +86,9 @@ fn cause_for_log(cause: &sqlx::Error) -> String {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        if let Some(bound) = Bound::of(&error) {
+            return bound.into();
+        }
         match &error {
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
@@ -106,11 +119,27 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+impl From<Bound> for StoreError {
+    fn from(bound: Bound) -> Self {
+        const RETRY_AFTER: Duration = Duration::from_secs(5);
+        match bound {
+            Bound::Turns | Bound::Memory => Self::Busy {
+                retry_after: RETRY_AFTER,
+            },
+            Bound::Bytes => Self::TooLarge,
+        }
+    }
+}
+
 impl StoreError {
     /// What a log may hold of the cause; see [`cause_for_log`].
     pub fn for_log(&self) -> String {
         match self {
-            Self::Overloaded { .. } | Self::Timeout | Self::Unavailable(None) => self.to_string(),
+            Self::Overloaded { .. }
+            | Self::Busy { .. }
+            | Self::TooLarge
+            | Self::Timeout
+            | Self::Unavailable(None) => self.to_string(),
             Self::Unavailable(Some(cause)) | Self::Refused(cause) | Self::Internal(cause) => {
                 cause_for_log(cause)
             }
@@ -121,6 +150,8 @@ impl StoreError {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Overloaded { .. } => "queue_full",
+            Self::Busy { .. } => "busy",
+            Self::TooLarge => "too_large",
             Self::Unavailable(_) => "database_unavailable",
             Self::Timeout => "timeout",
             Self::Refused(_) => "value",
@@ -134,6 +165,10 @@ impl StoreError {
             Self::Overloaded { retry_after } => Self::Overloaded {
                 retry_after: *retry_after,
             },
+            Self::Busy { retry_after } => Self::Busy {
+                retry_after: *retry_after,
+            },
+            Self::TooLarge => Self::TooLarge,
             Self::Timeout => Self::Timeout,
             Self::Refused(_) | Self::Internal(_) | Self::Unavailable(_) => Self::Unavailable(None),
         }

@@ -6,6 +6,7 @@ use sqlx::{Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
 use crate::filter::{self, Column, Condition, ExperimentColumn, ExperimentItemColumn};
+use crate::page::{self, Part};
 use crate::{Store, StoreError};
 
 /// Whether an observation is the root of an item: as it says itself, or for want of a parent.
@@ -65,7 +66,7 @@ pub struct ExperimentQuery<C, P> {
     pub conditions: Vec<Condition<C>>,
     /// Where the page before ended.
     pub after: Option<P>,
-    /// Most rows of the page; one more is read if there are more.
+    /// Most rows of the page.
     pub limit: i64,
 }
 
@@ -74,7 +75,7 @@ pub async fn list(
     store: &Store,
     project: &ProjectId,
     query: &ExperimentQuery<ExperimentColumn, (DateTime<Utc>, String)>,
-) -> Result<Vec<Experiment>, StoreError> {
+) -> Result<Part<Experiment>, StoreError> {
     let mut sql = QueryBuilder::new(
         "select o.experiment ->> 'id' as id,
                 (array_agg(o.experiment ->> 'name' order by o.start_time desc))[1] as name,
@@ -91,9 +92,8 @@ pub async fn list(
             .push_bind(*last);
         sql.push(", ").push_bind(id.clone()).push(")");
     }
-    sql.push(" order by last_start desc, id desc limit ")
-        .push_bind(query.limit + 1);
-    Ok(sql.build_query_as().fetch_all(store.read()).await?)
+    sql.push(" order by last_start desc, id desc");
+    page::part(store, sql, query.limit).await
 }
 
 /// Items, newest first. A page ends with the start, trace and id of its last item.
@@ -101,7 +101,7 @@ pub async fn items(
     store: &Store,
     project: &ProjectId,
     query: &ExperimentQuery<ExperimentItemColumn, (DateTime<Utc>, String, String)>,
-) -> Result<Vec<ExperimentItem>, StoreError> {
+) -> Result<Part<ExperimentItem>, StoreError> {
     let mut sql = QueryBuilder::new(
         "select o.id, o.trace_id, o.start_time, o.end_time, o.level, o.environment, o.input, o.output,
                 o.metadata::text as metadata, o.metadata_decoded, o.experiment::text as experiment",
@@ -114,9 +114,8 @@ pub async fn items(
         sql.push(", ").push_bind(trace.clone());
         sql.push(", ").push_bind(id.clone()).push(")");
     }
-    sql.push(" order by o.start_time desc, o.trace_id desc, o.id desc limit ")
-        .push_bind(query.limit + 1);
-    Ok(sql.build_query_as().fetch_all(store.read()).await?)
+    sql.push(" order by o.start_time desc, o.trace_id desc, o.id desc");
+    page::part(store, sql, query.limit).await
 }
 
 fn push_from<C: Column, P>(

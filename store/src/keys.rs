@@ -6,6 +6,7 @@ use xtrace_model::ProjectId;
 use xtrace_model::caller::Scopes;
 
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
+use crate::reading::ROWS_MAX;
 use crate::{Store, StoreError};
 
 /// A key pair's public half and the hash of its secret.
@@ -159,7 +160,7 @@ pub async fn list(
 ) -> Result<Vec<ApiKeySummary>, StoreError> {
     let sql = format!(
         "select {SUMMARY} from api_keys where $1::text is null or project_id = $1
-          order by created_at, public_key"
+          order by created_at, public_key limit {ROWS_MAX}"
     );
     let found = sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(project.map(ProjectId::as_str))

@@ -7,6 +7,7 @@
 //!   reads, one entity each. [`projects`], [`keys`], [`prompts`], [`score_configs`], [`comments`],
 //!   [`annotation_queues`], [`media`], [`models`], [`price_book`], [`datasets`], [`dataset_runs`]: small things, read and written. [`pending`]: log records that wait for their span. [`homeless`]:
 //!   observations that wait for their trace.
+//! - [`Reading`]: what one request may read, of connections and of bytes.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
 //! - [`analytics`]: numbers about many rows, by dimensions and over time.
 //! - [`usage`]: sums by hour, kept up to date. `partitions`, [`maintenance`]: day partitions ahead of time, and `retention` behind it.
@@ -39,6 +40,7 @@ mod pooler;
 pub mod price_book;
 pub mod projects;
 pub mod prompts;
+mod reading;
 pub mod recent;
 mod retention;
 mod schema;
@@ -55,6 +57,7 @@ pub use database::{Options, Readiness, Store, built_in_models, prices};
 pub use error::StoreError;
 pub use page::Page;
 pub use price_book::PriceBook;
+pub use reading::{ANSWER_BYTES_MAX, Reading};
 pub use retention::Retention;
 pub use unusable::Unusable;
 pub use writer::{Committed, Health, Method, QueueState, Writer, WriterLimits};

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::QueryBuilder;
 use xtrace_model::{ProjectId, TraceId};
 
+use crate::page::{self, Part};
 use crate::{Store, StoreError};
 
 /// Records of an answer at most.
@@ -55,12 +56,12 @@ pub struct LogQuery {
     pub limit: i64,
 }
 
-/// The records that match, and whether there are older ones.
+/// The records that match.
 pub async fn list(
     store: &Store,
     project: &ProjectId,
     query: &LogQuery,
-) -> Result<(Vec<LogView>, bool), StoreError> {
+) -> Result<Part<LogView>, StoreError> {
     let mut sql = QueryBuilder::new(
         "select id, ts, observed_at, severity, severity_text, event_name, body::text as body,
                 trace_id, span_id, attributes::text as attributes, rest
@@ -101,11 +102,6 @@ pub async fn list(
             .push_bind(id.clone())
             .push(")");
     }
-    sql.push(" order by ts desc, id desc limit ")
-        .push_bind(query.limit + 1);
-    let mut found: Vec<LogView> = sql.build_query_as().fetch_all(store.read()).await?;
-    let limit = usize::try_from(query.limit).unwrap_or_default();
-    let more = found.len() > limit;
-    found.truncate(limit);
-    Ok((found, more))
+    sql.push(" order by ts desc, id desc");
+    page::part(store, sql, query.limit).await
 }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use xtrace_model::ProjectId;
 
+use crate::reading::ROWS_MAX;
 use crate::{Store, StoreError};
 
 /// What is known of a file.
@@ -62,7 +63,9 @@ pub async fn find(
     project: &ProjectId,
     ids: &[String],
 ) -> Result<Vec<Media>, StoreError> {
-    let sql = format!("select {COLUMNS} from media where project_id = $1 and id = any($2)");
+    let sql = format!(
+        "select {COLUMNS} from media where project_id = $1 and id = any($2) limit {ROWS_MAX}"
+    );
     let found = sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(project.as_str())
         .bind(ids)
@@ -206,15 +209,16 @@ pub async fn chunk(
     upload: &Upload,
     number: i32,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let found = sqlx::query_scalar(
+    let find = sqlx::query_scalar(
         "select bytes from media_chunks where project_id = $1 and upload_id = $2 and number = $3",
     )
     .bind(upload.project.as_str())
     .bind(&upload.id)
-    .bind(number)
-    .fetch_optional(store.read())
-    .await?;
-    Ok(found)
+    .bind(number);
+    // A link names its project itself; no request of it runs.
+    let reading = store.reading(&upload.project);
+    let found = reading.scope(async { find.fetch_optional(store.read()).await });
+    Ok(found.await?)
 }
 
 /// The key of that name, made of `fresh` if nobody made one yet.

@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, PgExecutor};
 use xtrace_model::ProjectId;
 
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
+use crate::reading::ROWS_MAX;
 use crate::{Store, StoreError};
 
 /// A model of a project.
@@ -36,16 +37,41 @@ pub struct NameTaken;
 
 /// All models of a project, in the order that they are matched in: the latest start first.
 pub async fn all(store: &Store, project: &ProjectId) -> Result<Vec<ProjectModel>, StoreError> {
-    read(store.read(), project).await
+    select(store.read(), project, COLUMNS).await
 }
 
-/// The same over a connection that is at hand: writers don't wait for readers.
+/// What prices need of them, over a connection that is at hand: writers don't wait for readers.
 pub(crate) async fn read(
     executor: impl PgExecutor<'_>,
     project: &ProjectId,
 ) -> Result<Vec<ProjectModel>, StoreError> {
+    let columns = COLUMNS.replace("tokenizer_config", "null::text as tokenizer_config");
+    select(executor, project, &columns).await
+}
+
+/// The model of that id.
+pub async fn find(
+    store: &Store,
+    project: &ProjectId,
+    id: &str,
+) -> Result<Option<ProjectModel>, StoreError> {
+    let sql = format!("select {COLUMNS} from models where project_id = $1 and id = $2");
+    let found = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(project.as_str())
+        .bind(id)
+        .fetch_optional(store.read())
+        .await?;
+    Ok(found)
+}
+
+async fn select(
+    executor: impl PgExecutor<'_>,
+    project: &ProjectId,
+    columns: &str,
+) -> Result<Vec<ProjectModel>, StoreError> {
     let sql = format!(
-        "select {COLUMNS} from models where project_id = $1 order by start_date desc nulls last, id"
+        "select {columns} from models where project_id = $1 order by start_date desc nulls last, id
+          limit {ROWS_MAX}"
     );
     let found = sqlx::query_as(AssertSqlSafe(sql))
         .bind(project.as_str())

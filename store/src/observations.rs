@@ -8,7 +8,7 @@ use sqlx::{Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
 use crate::filter::{self, Condition, ObservationColumn};
-use crate::page::{self, Page, Paged};
+use crate::page::{self, Page, Paged, Part};
 use crate::traces::TraceView;
 use crate::{Store, StoreError};
 
@@ -144,13 +144,13 @@ pub struct Slice {
     pub with_io: bool,
 }
 
-/// Observations of a slice, newest first; one more than its limit if there are more.
+/// Observations of a slice, newest first.
 pub async fn list_after(
     store: &Store,
     project: &ProjectId,
     conditions: &[Condition<ObservationColumn>],
     slice: &Slice,
-) -> Result<Vec<ListedObservation>, StoreError> {
+) -> Result<Part<ListedObservation>, StoreError> {
     let columns = if slice.with_io {
         COLUMNS.to_owned()
     } else {
@@ -178,9 +178,8 @@ pub async fn list_after(
         sql.push(", ").push_bind(trace.clone());
         sql.push(", ").push_bind(id.clone()).push(")");
     }
-    sql.push(" order by o.start_time desc, o.trace_id desc, o.id desc limit ")
-        .push_bind(slice.limit + 1);
-    Ok(sql.build_query_as().fetch_all(store.read()).await?)
+    sql.push(" order by o.start_time desc, o.trace_id desc, o.id desc");
+    page::part(store, sql, slice.limit).await
 }
 
 /// The observation of that id that began last, if several traces have one.
@@ -221,14 +220,17 @@ pub async fn traces_of(
     Ok(found)
 }
 
-/// Bytes of input and output of a trace's observations.
+/// Bytes of all that is long of a trace's observations; of metadata as it is stored, compressed.
 pub async fn payload_bytes(
     store: &Store,
     project: &ProjectId,
     trace: &TraceView,
 ) -> Result<i64, StoreError> {
     let mut sql = QueryBuilder::new(
-        "select coalesce(sum(coalesce(octet_length(o.input), 0) + coalesce(octet_length(o.output), 0)), 0)::bigint",
+        "select coalesce(sum(coalesce(octet_length(o.input), 0) + coalesce(octet_length(o.output), 0)
+                + coalesce(octet_length(o.otel), 0) + coalesce(octet_length(o.tool_definitions), 0)
+                + coalesce(octet_length(o.model_parameters), 0) + coalesce(octet_length(o.status_message), 0)
+                + coalesce(pg_column_size(o.metadata), 0)), 0)::bigint",
     );
     push_of_trace(&mut sql, project, trace);
     Ok(sql.build_query_scalar().fetch_one(store.read()).await?)
@@ -244,7 +246,7 @@ pub async fn of_trace(
     sql.push(COLUMNS);
     push_of_trace(&mut sql, project, trace);
     sql.push(" order by o.start_time, o.id");
-    Ok(sql.build_query_as().fetch_all(store.read()).await?)
+    page::all(store, sql).await
 }
 
 fn push_of_trace(sql: &mut QueryBuilder<Postgres>, project: &ProjectId, trace: &TraceView) {

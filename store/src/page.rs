@@ -1,10 +1,12 @@
 //! A page of a list.
 
+use futures_util::TryStreamExt;
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{FromRow, Postgres, QueryBuilder};
 
+use crate::reading::{Bound, ROWS_MAX};
 use crate::{Store, StoreError};
 
 /// Which page a caller wants.
@@ -51,6 +53,77 @@ impl<T> Paged<T> {
         };
         Self { rows, total }
     }
+}
+
+/// A part of a list that goes on after its last row, for callers with cursors.
+#[derive(Debug)]
+pub struct Part<T> {
+    /// The part's rows.
+    pub rows: Vec<T>,
+    /// Whether others follow.
+    pub more: bool,
+}
+
+impl<T> Part<T> {
+    /// The row that the next part begins after, if there is one.
+    pub fn last(&self) -> Option<&T> {
+        self.rows.last().filter(|_| self.more)
+    }
+}
+
+/// A part ends with the row that makes it so large: who turns pages finds the rest on the next one.
+const PART_BYTES_MAX: usize = 32_000_000;
+
+/// Reads a part of what a statement without a limit yields.
+pub(crate) async fn part<T>(
+    store: &Store,
+    mut sql: QueryBuilder<Postgres>,
+    limit: i64,
+) -> Result<Part<T>, StoreError>
+where
+    T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+{
+    sql.push(" limit ").push_bind(limit + 1);
+    let rows_max = usize::try_from(limit).unwrap_or_default();
+    let reading = store.current_reading();
+    let before = reading.bytes();
+    let is_full = || reading.bytes() - before > PART_BYTES_MAX;
+    let read = async {
+        let (mut rows, mut more) = (Vec::new(), false);
+        let mut found = sql.build_query_as().fetch(store.read());
+        loop {
+            match found.try_next().await {
+                Ok(Some(_)) if rows.len() == rows_max => more = true,
+                Ok(Some(row)) => {
+                    rows.push(row);
+                    more = is_full() && rows.len() < rows_max;
+                    if more {
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) if !rows.is_empty() && Bound::of(&error) == Some(Bound::Bytes) => {
+                    more = true;
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Part { rows, more })
+    };
+    reading.scope(read).await
+}
+
+/// Reads all rows of what a statement without a limit yields.
+pub(crate) async fn all<T>(
+    store: &Store,
+    mut sql: QueryBuilder<Postgres>,
+) -> Result<Vec<T>, StoreError>
+where
+    T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+{
+    sql.push(format_args!(" limit {ROWS_MAX}"));
+    Ok(sql.build_query_as().fetch_all(store.read()).await?)
 }
 
 /// Reads one page: `columns` of what a query's `from` clause and conditions, which `push` appends, yield.

@@ -6,6 +6,7 @@ use sqlx::AssertSqlSafe;
 use xtrace_model::ProjectId;
 
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
+use crate::reading::ROWS_MAX;
 use crate::{Store, StoreError};
 
 /// A project.
@@ -78,7 +79,7 @@ pub async fn find(store: &Store, project: &ProjectId) -> Result<Option<Project>,
 
 /// All projects, oldest first.
 pub async fn all(store: &Store) -> Result<Vec<Project>, StoreError> {
-    let sql = format!("select {COLUMNS} from projects order by created_at, id");
+    let sql = format!("select {COLUMNS} from projects order by created_at, id limit {ROWS_MAX}");
     let found = sqlx::query_as(AssertSqlSafe(sql))
         .fetch_all(store.read())
         .await?;

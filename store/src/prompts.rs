@@ -7,6 +7,7 @@ use xtrace_model::ProjectId;
 
 use crate::filter::{self, Condition, PromptColumn};
 use crate::page::{Page, Paged};
+use crate::reading::ROWS_MAX;
 use crate::{Store, StoreError};
 
 /// The label that the newest version of a name always has.
@@ -175,14 +176,16 @@ pub async fn find_all(
     Ok(placed.collect())
 }
 
-/// All versions of a name, ascending.
+/// All versions of a name, ascending, without what they hold.
 pub async fn versions(
     store: &Store,
     project: &ProjectId,
     name: &str,
 ) -> Result<Vec<Prompt>, StoreError> {
+    let columns = COLUMNS.replace("p.prompt, p.config", "'' as prompt, '' as config");
     let sql = format!(
-        "select {COLUMNS} from prompts p where p.project_id = $1 and p.name = $2 order by p.version"
+        "select {columns} from prompts p where p.project_id = $1 and p.name = $2 order by p.version
+          limit {ROWS_MAX}"
     );
     let found = sqlx::query_as(AssertSqlSafe(sql))
         .bind(project.as_str())
@@ -200,7 +203,7 @@ pub async fn holding(
 ) -> Result<Vec<Prompt>, StoreError> {
     let sql = format!(
         "select {COLUMNS} from prompts p where p.project_id = $1 and strpos(p.prompt, $2) > 0
-          order by p.name, p.version"
+          order by p.name, p.version limit {ROWS_MAX}"
     );
     let found = sqlx::query_as(AssertSqlSafe(sql))
         .bind(project.as_str())

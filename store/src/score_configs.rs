@@ -6,6 +6,7 @@ use sqlx::types::Json;
 use xtrace_model::ProjectId;
 
 use crate::page::{Page, Paged};
+use crate::reading::ROWS_MAX;
 use crate::{Store, StoreError};
 
 /// One label of a categorical score.
@@ -69,7 +70,8 @@ pub async fn find(
     ids: &[String],
 ) -> Result<Vec<ScoreConfig>, StoreError> {
     let rows = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "select {COLUMNS} from score_configs where project_id = $1 and id = any($2)"
+        "select {COLUMNS} from score_configs where project_id = $1 and id = any($2)
+          limit {ROWS_MAX}"
     )))
     .bind(project.as_str())
     .bind(ids)

@@ -5,7 +5,8 @@ use sqlx::{Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
 use crate::filter::{self, Condition, ScoreColumn};
-use crate::page::{self, Page, Paged};
+use crate::page::{self, Page, Paged, Part};
+use crate::reading::ROWS_MAX;
 use crate::{Store, StoreError};
 
 /// A score as readers see it.
@@ -84,24 +85,22 @@ pub async fn list(
     page::read(store, &columns, push, "s.ts desc, s.id desc", page).await
 }
 
-/// Scores older than `before` (time and id of the last that is known), newest first; one more than the
-/// limit if there are more.
+/// Scores older than `before` (time and id of the last that is known), newest first.
 pub async fn list_before(
     store: &Store,
     project: &ProjectId,
     conditions: &[Condition<ScoreColumn>],
     before: Option<&(DateTime<Utc>, String)>,
     limit: i64,
-) -> Result<Vec<ScoreView>, StoreError> {
+) -> Result<Part<ScoreView>, StoreError> {
     let mut sql = QueryBuilder::new(format!("select {COLUMNS}"));
     push_from(&mut sql, project, Scope::All, conditions);
     if let Some((ts, id)) = before {
         sql.push(" and (s.ts, s.id) < (").push_bind(*ts);
         sql.push(", ").push_bind(id.clone()).push(")");
     }
-    sql.push(" order by s.ts desc, s.id desc limit ")
-        .push_bind(limit + 1);
-    Ok(sql.build_query_as().fetch_all(store.read()).await?)
+    sql.push(" order by s.ts desc, s.id desc");
+    page::part(store, sql, limit).await
 }
 
 fn push_from(
@@ -147,7 +146,7 @@ pub async fn of_traces(
         "select {COLUMNS} from scores s
           where s.project_id = $1 and s.trace_id = any($2) and s.data_type <> 'CORRECTION'
             and (cardinality($3::text[]) = 0 or s.environment = any($3))
-          order by s.ts desc, s.id"
+          order by s.ts desc, s.id limit {ROWS_MAX}"
     );
     let scores = sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(project.as_str())
@@ -167,7 +166,7 @@ pub async fn of_runs(
     let sql = format!(
         "select {COLUMNS} from scores s
           where s.project_id = $1 and s.run_id = any($2) and s.trace_id is null
-          order by s.ts desc, s.id desc"
+          order by s.ts desc, s.id desc limit {ROWS_MAX}"
     );
     let scores = sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(project.as_str())

@@ -300,7 +300,7 @@ pub async fn of_session(
     sql.push(", 200) and t.session_id = ")
         .push_bind(session.to_owned())
         .push(" order by t.ts desc, t.id desc");
-    Ok(sql.build_query_as().fetch_all(store.read()).await?)
+    page::all(store, sql).await
 }
 
 /// What is computed over the observations of some traces, which must be of one project.
@@ -346,5 +346,5 @@ pub async fn rollups(
             .push(")");
     }
     sql.push(" group by o.trace_id");
-    Ok(sql.build_query_as().fetch_all(store.read()).await?)
+    page::all(store, sql).await
 }

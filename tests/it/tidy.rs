@@ -133,6 +133,29 @@ fn every_statement_names_its_project() {
 }
 
 #[test]
+fn every_read_of_rows_has_a_limit() {
+    // Rows of these are few by what they group by.
+    const GROUPED: [&str; 3] = [
+        "store/src/daily.rs",
+        "store/src/analytics/",
+        "store/src/metrics/",
+    ];
+    for (path, text) in rust("store/src") {
+        if GROUPED.iter().any(|grouped| path.starts_with(grouped)) {
+            continue;
+        }
+        for function in text.split("\n}\n") {
+            let reads = function.contains(".fetch_all(store.read())")
+                || function.contains(".fetch_all(executor)");
+            assert!(
+                !reads || function.contains(" limit "),
+                "{path} reads rows without a limit; use page::all:\n{function}"
+            );
+        }
+    }
+}
+
+#[test]
 fn every_invariant_names_a_test_that_exists() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     assert!(

@@ -12,6 +12,7 @@ use xtrace_store::{Store, media};
 
 use super::{missing, named, references};
 use crate::Compat;
+use crate::answer::{self, Answer};
 use crate::auth::Project;
 use crate::body::{Issue, JsonBody, Object};
 use crate::error::{CompatError, issue};
@@ -26,7 +27,7 @@ pub(crate) async fn list(
     Project(project): Project,
     query: Query,
     headers: HeaderMap,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     let page = query.page()?;
     let said = |name: &str| query.text(name).filter(|text| !text.is_empty());
     let at = query.lenient_time("version")?.map(time::to_utc);
@@ -49,8 +50,9 @@ pub(crate) async fn list(
         None => {}
     }
     let found = datasets::items(&compat.store, &project, &wanted, page).await?;
-    let data = views(&compat, &project, &headers, found.rows).await?;
-    Ok(Json(json!({"data": data, "meta": meta(page, found.total)})))
+    let meta = meta(page, found.total);
+    let rows = views(&compat, &project, &headers, found.rows).await?;
+    Ok(answer::page(rows, &meta))
 }
 
 fn no_such_item() -> CompatError {
@@ -136,6 +138,12 @@ async fn check_media(store: &Store, project: &ProjectId, item: &Item) -> Result<
     let references = references::of_item(item);
     if references.is_empty() {
         return Ok(());
+    }
+    if references.len() > references::REFERENCES_MAX {
+        return Err(CompatError::BadRequest(format!(
+            "A dataset item references media at most {} times",
+            references::REFERENCES_MAX
+        )));
     }
     let ids: Vec<String> = references.into_iter().map(|one| one.media_id).collect();
     let known = media::find(store, project, &ids).await?;
@@ -240,7 +248,7 @@ async fn one_view(
     item: NamedItem,
 ) -> Result<Json<Value>, CompatError> {
     let mut shown = views(compat, project, headers, vec![item]).await?;
-    Ok(Json(shown.pop().unwrap_or_default()))
+    Ok(Json(shown.next().unwrap_or_default()))
 }
 
 /// Items as they are shown, with the media that they refer to.
@@ -249,19 +257,19 @@ pub(super) async fn views(
     project: &ProjectId,
     headers: &HeaderMap,
     items: Vec<NamedItem>,
-) -> Result<Vec<Value>, CompatError> {
+) -> Result<impl Iterator<Item = Value>, CompatError> {
     let plain: Vec<&Item> = items.iter().map(|named| &named.item).collect();
     let media = references::views(compat, project, headers, &plain).await?;
-    let shown = |text: &Option<String>| text.as_deref().map(payload::stored);
-    let view = |(NamedItem { item, dataset_name }, media): (&NamedItem, Vec<Value>)| {
+    let shown = |text: Option<String>| text.as_deref().map(payload::stored);
+    let view = move |(NamedItem { item, dataset_name }, media): (NamedItem, Vec<Value>)| {
         json!({
             "id": item.id,
             "datasetId": item.dataset_id,
             "datasetName": dataset_name,
             "status": item.status,
-            "input": shown(&item.input),
-            "expectedOutput": shown(&item.expected_output),
-            "metadata": shown(&item.metadata),
+            "input": shown(item.input),
+            "expectedOutput": shown(item.expected_output),
+            "metadata": shown(item.metadata),
             "sourceTraceId": item.source_trace_id,
             "sourceObservationId": item.source_observation_id,
             "createdAt": iso(item.created_at),
@@ -270,5 +278,5 @@ pub(super) async fn views(
             "mediaReferences": media,
         })
     };
-    Ok(items.iter().zip(media).map(view).collect())
+    Ok(items.into_iter().zip(media).map(view))
 }

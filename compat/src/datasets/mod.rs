@@ -23,6 +23,7 @@ use xtrace_store::datasets::{self, Dataset};
 use xtrace_store::{Store, dataset_runs};
 
 use crate::Compat;
+use crate::answer::{self, Answer};
 use crate::auth::Project;
 use crate::body::{Issue, JsonBody, Object};
 use crate::error::{CompatError, issue};
@@ -137,11 +138,12 @@ pub(crate) async fn list(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     let page = query.page()?;
     let found = datasets::list(&store, &project, page).await?;
-    let data: Vec<Value> = found.rows.iter().map(|row| view(&project, row)).collect();
-    Ok(Json(json!({"data": data, "meta": meta(page, found.total)})))
+    let meta = meta(page, found.total);
+    let rows = found.rows.into_iter().map(|row| view(&project, &row));
+    Ok(answer::page(rows, &meta))
 }
 
 /// `GET /datasets`: with the ids of items and the names of runs.
@@ -149,20 +151,20 @@ pub(crate) async fn list_v1(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     let page = query.page()?;
     let found = datasets::list(&store, &project, page).await?;
     let ids: Vec<String> = found.rows.iter().map(|row| row.id.clone()).collect();
     let mut items = by_dataset(datasets::item_ids(&store, &project, &ids).await?);
     let mut runs = by_dataset(dataset_runs::names(&store, &project, &ids).await?);
-    let shown = found.rows.iter().map(|row| {
-        let mut shown = view(&project, row);
+    let meta = meta(page, found.total);
+    let rows = found.rows.into_iter().map(|row| {
+        let mut shown = view(&project, &row);
         shown["items"] = items.remove(&row.id).unwrap_or_default().into();
         shown["runs"] = runs.remove(&row.id).unwrap_or_default().into();
         shown
     });
-    let data: Vec<Value> = shown.collect();
-    Ok(Json(json!({"data": data, "meta": meta(page, found.total)})))
+    Ok(answer::page(rows, &meta))
 }
 
 fn by_dataset(pairs: Vec<(String, String)>) -> HashMap<String, Vec<String>> {
@@ -189,18 +191,16 @@ pub(crate) async fn find_v1(
     Project(project): Project,
     name: Name,
     headers: HeaderMap,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     let dataset = named(&compat.store, &project, &name).await?;
     let items = datasets::all_items(&compat.store, &project, &dataset.id).await?;
     let runs =
         dataset_runs::names(&compat.store, &project, std::slice::from_ref(&dataset.id)).await?;
-    let runs: Vec<String> = runs.into_iter().map(|(_, name)| name).collect();
-    let mut shown = view(&project, &dataset);
-    shown["items"] = items::views(&compat, &project, &headers, items)
-        .await?
-        .into();
-    shown["runs"] = runs.into();
-    Ok(Json(shown))
+    let runs = runs.into_iter().map(|(_, name)| name);
+    let items = items::views(&compat, &project, &headers, items).await?;
+    Ok(Answer::of(&view(&project, &dataset))
+        .list("items", items)
+        .list("runs", runs))
 }
 
 /// The dataset that a path names.

@@ -15,6 +15,11 @@ use crate::media::signed;
 const OPENING: &str = "@@@langfuseMedia:";
 const CLOSING: &str = "@@@";
 
+/// References of an item at most.
+pub(super) const REFERENCES_MAX: usize = 100;
+/// What stands at a longer path is no reference: each carries its path.
+const PATH_BYTES_MAX: usize = 1000;
+
 /// A reference, and where it stands.
 pub(super) struct Reference {
     field: &'static str,
@@ -23,7 +28,7 @@ pub(super) struct Reference {
     pub(super) media_id: String,
 }
 
-/// All references of an item, by field, then by path.
+/// The references of an item, by field, then by path; no more than [`REFERENCES_MAX`] and one.
 pub(super) fn of_item(item: &Item) -> Vec<Reference> {
     let parts = [
         ("input", &item.input),
@@ -38,7 +43,7 @@ pub(super) fn of_item(item: &Item) -> Vec<Reference> {
         collect(
             &rules::parse(text).unwrap_or_default(),
             field,
-            "$",
+            &mut "$".to_owned(),
             &mut found,
         );
     }
@@ -46,24 +51,33 @@ pub(super) fn of_item(item: &Item) -> Vec<Reference> {
     found
 }
 
-fn collect(value: &Value, field: &'static str, path: &str, found: &mut Vec<Reference>) {
+fn collect(value: &Value, field: &'static str, path: &mut String, found: &mut Vec<Reference>) {
+    if path.len() > PATH_BYTES_MAX || found.len() > REFERENCES_MAX {
+        return;
+    }
+    let length = path.len();
     match value {
         Value::Object(members) => {
             for (name, member) in members {
-                collect(member, field, &format!("{path}['{name}']"), found);
+                path.extend(["['", name, "']"]);
+                collect(member, field, path, found);
+                path.truncate(length);
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                collect(item, field, &format!("{path}[{index}]"), found);
+                path.extend(["[", &index.to_string(), "]"]);
+                collect(item, field, path, found);
+                path.truncate(length);
             }
         }
         Value::String(text) => {
-            for (text, media_id) in of_text(text) {
+            let room = REFERENCES_MAX + 1 - found.len();
+            for (text, media_id) in of_text(text).into_iter().take(room) {
                 found.push(Reference {
                     field,
                     text: text.to_owned(),
-                    path: path.to_owned(),
+                    path: path.clone(),
                     media_id: media_id.to_owned(),
                 });
             }
@@ -133,6 +147,9 @@ pub(super) async fn views(
     };
     Ok(references
         .iter()
-        .map(|all| all.iter().filter_map(shown).collect())
+        .map(|all| {
+            let all = all.iter().take(REFERENCES_MAX);
+            all.filter_map(shown).collect()
+        })
         .collect())
 }

@@ -10,6 +10,7 @@ use xtrace_store::datasets::{self, NamedItem};
 use xtrace_store::{Store, observations};
 
 use super::runs::run_id;
+use crate::answer::{self, Answer};
 use crate::auth::Project;
 use crate::body::{Issue, JsonBody, Object};
 use crate::error::{CompatError, issue};
@@ -139,7 +140,7 @@ pub(crate) async fn list(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     let page = query.page()?;
     let required = |name: &str| {
         let missing = || CompatError::Invalid(issue::missing(&[name], "string"));
@@ -155,12 +156,9 @@ pub(crate) async fn list(
             )
         })?;
     let found = dataset_runs::items(&store, &project, &run.id, page).await?;
-    let data: Vec<Value> = found
-        .rows
-        .iter()
-        .map(|item| view(item, &run.name))
-        .collect();
-    Ok(Json(json!({"data": data, "meta": meta(page, found.total)})))
+    let meta = meta(page, found.total);
+    let rows = found.rows.into_iter().map(|item| view(&item, &run.name));
+    Ok(answer::page(rows, &meta))
 }
 
 pub(super) fn view(item: &RunItem, run_name: &str) -> Value {

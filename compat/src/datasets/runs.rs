@@ -10,6 +10,7 @@ use xtrace_store::dataset_runs::{self, Run};
 use xtrace_store::datasets::Dataset;
 
 use super::{named, run_items};
+use crate::answer::{self, Answer};
 use crate::auth::Project;
 use crate::error::CompatError;
 use crate::payload;
@@ -29,12 +30,13 @@ pub(crate) async fn list(
     Project(project): Project,
     name: Name,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     let page = query.page()?;
     let dataset = named(&store, &project, &name).await?;
     let found = dataset_runs::list(&store, &project, &dataset.id, page).await?;
-    let data: Vec<Value> = found.rows.iter().map(|run| view(run, &dataset)).collect();
-    Ok(Json(json!({"data": data, "meta": meta(page, found.total)})))
+    let meta = meta(page, found.total);
+    let rows = found.rows.into_iter().map(|run| view(&run, &dataset));
+    Ok(answer::page(rows, &meta))
 }
 
 /// `GET /datasets/{name}/runs/{run}`: with all that came of it.
@@ -42,16 +44,12 @@ pub(crate) async fn find(
     State(store): State<Store>,
     Project(project): Project,
     PathNames(dataset, run): PathNames,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     let (dataset, run) = stored(&store, &project, &dataset, &run).await?;
     let items = dataset_runs::all_items(&store, &project, &run.id).await?;
-    let items: Vec<Value> = items
-        .iter()
-        .map(|item| run_items::view(item, &run.name))
-        .collect();
-    let mut shown = view(&run, &dataset);
-    shown["datasetRunItems"] = items.into();
-    Ok(Json(shown))
+    let items = items.into_iter();
+    let items = items.map(|item| run_items::view(&item, &run.name));
+    Ok(Answer::of(&view(&run, &dataset)).list("datasetRunItems", items))
 }
 
 /// `DELETE /datasets/{name}/runs/{run}`: traces stay.

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use axum::Json;
 use axum::extract::State;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use xtrace_model::{ProjectId, json as rules};
 use xtrace_store::experiments::{self, ExperimentItem, ExperimentQuery};
@@ -11,6 +12,7 @@ use xtrace_store::filter::ExperimentItemColumn;
 use xtrace_store::{Store, scores};
 
 use super::{LIMIT_DEFAULT, LIMIT_MAX, conditions, groups, range, score_limit};
+use crate::answer::{self, Answer};
 use crate::auth::Project;
 use crate::cursor::{self, Cursor};
 use crate::error::CompatError;
@@ -39,7 +41,7 @@ pub(crate) async fn items(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     let (from, to) = range(&query)?;
     let groups = groups(&query, &GROUPS, &["core", "dataset"])?;
     let limit = query.whole_up_to("limit", LIMIT_DEFAULT, LIMIT_MAX)?;
@@ -59,26 +61,49 @@ pub(crate) async fn items(
         after,
         limit,
     };
-    let mut rows = experiments::items(&store, &project, &wanted).await?;
+    let found = experiments::items(&store, &project, &wanted).await?;
     let mut meta = json!({});
-    if let Some(last) = cursor::cut(&mut rows, limit) {
+    if let Some(last) = found.last() {
         let time = cursor::time(last.start_time);
         let position =
             json!({"v": 1, "lastTime": time, "lastTraceId": last.trace_id, "lastId": last.id});
         meta["cursor"] = cursor::encode(&position).into();
     }
-    let mut data: Vec<Value> = rows.iter().map(|row| element(row, &groups)).collect();
-    if groups.iter().any(|group| group == "scores") {
-        let mut scores = scores_of(&store, &project, &rows, score_limit).await?;
-        for (row, shown) in rows.iter().zip(&mut data) {
-            let key = (row.trace_id.clone(), row.id.clone());
-            shown["scores"] = scores.remove(&key).unwrap_or_default().into();
-        }
+    let with_scores = groups.iter().any(|group| group == "scores");
+    let mut scores = HashMap::new();
+    if with_scores {
+        scores = scores_of(&store, &project, &found.rows, score_limit).await?;
     }
-    Ok(Json(json!({"data": data, "meta": meta})))
+    let rows = found.rows.into_iter().map(|row| {
+        let mut shown = element(&row, &groups);
+        if with_scores {
+            let key = (row.trace_id, row.id);
+            shown.rest["scores"] = scores.remove(&key).unwrap_or_default().into();
+        }
+        shown
+    });
+    Ok(answer::page(rows, &meta))
 }
 
-fn element(item: &ExperimentItem, groups: &[String]) -> Value {
+/// An item; what was said to the model and by it is never taken apart.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    #[serde(flatten)]
+    rest: Value,
+    #[serde(flatten)]
+    io: Option<Io>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Io {
+    input: Box<RawValue>,
+    output: Box<RawValue>,
+    expected_output: Box<RawValue>,
+}
+
+fn element(item: &ExperimentItem, groups: &[String]) -> Shown {
     let has = |group: &str| groups.iter().any(|wanted| wanted == group);
     let experiment = rules::parse(&item.experiment).unwrap_or_default();
     // Values of metadata may be JSON text within.
@@ -102,12 +127,11 @@ fn element(item: &ExperimentItem, groups: &[String]) -> Value {
         shown["experimentDatasetId"] = experiment["datasetId"].clone();
         shown["experimentItemVersion"] = experiment["itemVersion"].clone();
     }
-    if has("io") {
-        let parsed = |text: Option<&str>| json!(payload::value(text));
-        shown["input"] = parsed(item.input.as_deref());
-        shown["output"] = parsed(item.output.as_deref());
-        shown["expectedOutput"] = parsed(experiment["itemExpectedOutput"].as_str());
-    }
+    let io = has("io").then(|| Io {
+        input: payload::value(item.input.as_deref()),
+        output: payload::value(item.output.as_deref()),
+        expected_output: payload::value(experiment["itemExpectedOutput"].as_str()),
+    });
     if has("metadata") {
         let metadata = payload::metadata(item.metadata.as_deref(), item.metadata_decoded);
         shown["metadata"] = Value::Object(metadata);
@@ -119,7 +143,7 @@ fn element(item: &ExperimentItem, groups: &[String]) -> Value {
         shown["experimentMetadata"] = object("metadata").into();
         shown["experimentDescription"] = experiment["description"].clone();
     }
-    shown
+    Shown { rest: shown, io }
 }
 
 /// Scores of items and of their traces as a whole.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 use xtrace_model::ProjectId;
@@ -11,6 +10,7 @@ use xtrace_store::filter::ExperimentColumn;
 use xtrace_store::{Store, scores};
 
 use super::{LIMIT_DEFAULT, LIMIT_MAX, conditions, groups, range, score_limit};
+use crate::answer::{self, Answer};
 use crate::auth::Project;
 use crate::cursor::{self, Cursor};
 use crate::error::CompatError;
@@ -29,7 +29,7 @@ pub(crate) async fn list(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     let (from, to) = range(&query)?;
     let groups = groups(&query, &["core", "metadata", "scores"], &["core"])?;
     let limit = query.whole_up_to("limit", LIMIT_DEFAULT, LIMIT_MAX)?;
@@ -45,9 +45,9 @@ pub(crate) async fn list(
         after,
         limit,
     };
-    let mut rows = experiments::list(&store, &project, &wanted).await?;
+    let found = experiments::list(&store, &project, &wanted).await?;
     let mut meta = json!({});
-    if let Some(last) = cursor::cut(&mut rows, limit) {
+    if let Some(last) = found.last() {
         let time = cursor::time(last.last_start);
         let position = json!({"v": 1, "lastTime": time, "lastExperimentId": last.id});
         meta["cursor"] = cursor::encode(&position).into();
@@ -55,10 +55,10 @@ pub(crate) async fn list(
     let has = |group: &str| groups.iter().any(|wanted| wanted == group);
     let mut scores = HashMap::new();
     if has("scores") {
-        scores = scores_of(&store, &project, &rows, score_limit).await?;
+        scores = scores_of(&store, &project, &found.rows, score_limit).await?;
     }
-    let mut data: Vec<Value> = rows.iter().map(element).collect();
-    for (row, shown) in rows.iter().zip(&mut data) {
+    let rows = found.rows.into_iter().map(|row| {
+        let mut shown = element(&row);
         if has("metadata") {
             let metadata = row.metadata.as_deref();
             shown["metadata"] = metadata
@@ -68,8 +68,9 @@ pub(crate) async fn list(
         if has("scores") {
             shown["scores"] = scores.remove(&row.id).unwrap_or_default().into();
         }
-    }
-    Ok(Json(json!({"data": data, "meta": meta})))
+        shown
+    });
+    Ok(answer::page(rows, &meta))
 }
 
 fn element(experiment: &Experiment) -> Value {

@@ -6,13 +6,13 @@ mod filters;
 mod parse;
 mod rows;
 
-use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use serde_json::json;
 use xtrace_model::ProjectId;
 use xtrace_store::Store;
 use xtrace_store::analytics::{self, ROWS_MAX, Version};
 
+use crate::answer::Answer;
 use crate::auth::Project;
 use crate::error::CompatError;
 use crate::query::Query;
@@ -22,7 +22,7 @@ pub(crate) async fn answer_v1(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     answer(&store, &project, &query, Version::V1).await
 }
 
@@ -31,7 +31,7 @@ pub(crate) async fn answer_v2(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     answer(&store, &project, &query, Version::V2).await
 }
 
@@ -40,7 +40,7 @@ async fn answer(
     project: &ProjectId,
     query: &Query,
     version: Version,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     let parsed = parse::parse(query, version)?;
     let mut rows = analytics::answer(store, project, &parsed.question).await?;
     if parsed.row_limit.is_none() && rows.len() > usize::try_from(ROWS_MAX).unwrap_or(usize::MAX) {
@@ -54,5 +54,5 @@ async fn answer(
     if let Some(limit) = parsed.row_limit {
         rows.truncate(limit);
     }
-    Ok(Json(json!({ "data": rows })))
+    Ok(Answer::of(&json!({})).list("data", rows))
 }

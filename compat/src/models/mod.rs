@@ -15,41 +15,56 @@ use xtrace_model::{ProjectId, json as rules};
 use xtrace_store::models::{self, ProjectModel};
 use xtrace_store::{Store, built_in_models};
 
+use crate::answer::{self, Answer};
 use crate::auth::Project;
 use crate::body::{JsonBody, Object};
 use crate::error::CompatError;
 use crate::payload;
 use crate::query::{PathId, Query, iso, meta};
 
-/// A model as it is shown, and what lists are in order of.
-struct Shown {
-    key: (String, String, std::cmp::Reverse<Option<DateTime<Utc>>>),
-    view: Value,
-}
-
 /// `GET /models`: a project's own and the built-in ones, by name.
 pub(crate) async fn list(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     let page = query.page()?;
     let own = models::all(&store, &project).await?;
-    let mut all: Vec<Shown> = own.iter().map(of_project).collect();
-    all.extend(built_in().iter().map(|view| Shown {
-        key: (
-            text(view, "modelName"),
-            text(view, "unit"),
-            std::cmp::Reverse(None),
-        ),
-        view: view.clone(),
-    }));
-    all.sort_by(|a, b| a.key.cmp(&b.key));
+    let mut all: Vec<Listed> = own.into_iter().map(Listed::Own).collect();
+    all.extend(built_in().iter().map(Listed::BuiltIn));
+    all.sort_by_cached_key(Listed::key);
     let total = i64::try_from(all.len()).unwrap_or(i64::MAX);
     let at = |number: i64| usize::try_from(number).unwrap_or(usize::MAX);
     let rows = all.into_iter().skip(at(page.offset())).take(at(page.limit));
-    let data: Vec<Value> = rows.map(|shown| shown.view).collect();
-    Ok(Json(json!({"data": data, "meta": meta(page, total)})))
+    Ok(answer::page(rows.map(Listed::view), &meta(page, total)))
+}
+
+/// A model of either kind, before it is shown.
+enum Listed {
+    Own(ProjectModel),
+    BuiltIn(&'static Value),
+}
+
+impl Listed {
+    /// What the list is in order of: name, unit, the latest start first.
+    fn key(&self) -> (String, String, std::cmp::Reverse<Option<DateTime<Utc>>>) {
+        let (name, unit, start) = match self {
+            Self::Own(model) => (
+                model.model_name.clone(),
+                model.unit.clone(),
+                model.start_date,
+            ),
+            Self::BuiltIn(view) => (text(view, "modelName"), text(view, "unit"), None),
+        };
+        (name, unit, std::cmp::Reverse(start))
+    }
+
+    fn view(self) -> Value {
+        match self {
+            Self::Own(model) => of_project(&model),
+            Self::BuiltIn(view) => view.clone(),
+        }
+    }
 }
 
 /// `GET /models/{id}`.
@@ -58,21 +73,12 @@ pub(crate) async fn find(
     Project(project): Project,
     PathId(id): PathId,
 ) -> Result<Json<Value>, CompatError> {
-    if let Some(own) = own(&store, &project, &id).await? {
-        return Ok(Json(of_project(&own).view));
+    if let Some(own) = models::find(&store, &project, &id).await? {
+        return Ok(Json(of_project(&own)));
     }
     let found = built_in().iter().find(|view| view["id"] == *id);
     let missing = || CompatError::NotFound("No model with this id found.".to_owned());
     found.cloned().map(Json).ok_or_else(missing)
-}
-
-async fn own(
-    store: &Store,
-    project: &ProjectId,
-    id: &str,
-) -> Result<Option<ProjectModel>, CompatError> {
-    let all = models::all(store, project).await?;
-    Ok(all.into_iter().find(|model| model.id == id))
 }
 
 /// `POST /models`.
@@ -93,7 +99,9 @@ pub(crate) async fn replace(
     PathId(id): PathId,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, CompatError> {
-    let known = own(&store, &project, &id).await?.ok_or_else(not_own)?;
+    let known = models::find(&store, &project, &id)
+        .await?
+        .ok_or_else(not_own)?;
     let model = body::parse(Object::of_body(&body)?, id, known.created_at)?;
     put(&store, &project, &model).await
 }
@@ -104,7 +112,7 @@ async fn put(
     model: &ProjectModel,
 ) -> Result<Json<Value>, CompatError> {
     match models::put(store, project, model, Utc::now()).await? {
-        Ok(()) => Ok(Json(of_project(model).view)),
+        Ok(()) => Ok(Json(of_project(model))),
         Err(_) => Err(CompatError::BadRequest(format!(
             "Model name '{}' already exists in project",
             model.model_name
@@ -135,7 +143,7 @@ fn text(view: &Value, name: &str) -> String {
     view[name].as_str().unwrap_or_default().to_owned()
 }
 
-fn of_project(model: &ProjectModel) -> Shown {
+fn of_project(model: &ProjectModel) -> Value {
     let mut view = json!({
         "id": model.id,
         "modelName": model.model_name,
@@ -151,11 +159,7 @@ fn of_project(model: &ProjectModel) -> Shown {
         &mut view,
         rules::parse(&model.pricing_tiers).unwrap_or_default(),
     );
-    let start = std::cmp::Reverse(model.start_date);
-    Shown {
-        key: (model.model_name.clone(), model.unit.clone(), start),
-        view,
-    }
+    view
 }
 
 /// The built-in models as they are shown.

@@ -18,6 +18,7 @@ use xtrace_store::filter::{Condition, ObservationColumn, Order, Test};
 use xtrace_store::observations::{self, ObservationView};
 use xtrace_store::price_book::PriceBook;
 
+use crate::answer::{self, Answer};
 use crate::auth::Project;
 use crate::error::CompatError;
 use crate::query::{PathId, Query, iso, meta};
@@ -227,18 +228,12 @@ fn stringified(attributes: Map<String, Value>) -> Value {
     )
 }
 
-#[derive(Serialize)]
-struct Page {
-    data: Vec<Observation>,
-    meta: Value,
-}
-
 /// `GET /observations`.
 pub(crate) async fn list(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Response, CompatError> {
+) -> Result<Answer, CompatError> {
     let page = query.page()?;
     let conditions = filter::with_simple(filter::parse(&query)?, simple_conditions(&query)?);
     let found = observations::list(&store, &project, &conditions, page).await?;
@@ -247,16 +242,10 @@ pub(crate) async fn list(
         book: &book,
         unknown: None,
     };
-    let data: Vec<Observation> = found
-        .rows
-        .into_iter()
-        .map(|view| Observation::new(&project, view, prices))
-        .collect();
-    Ok(Json(Page {
-        data,
-        meta: meta(page, found.total),
-    })
-    .into_response())
+    let meta = meta(page, found.total);
+    let rows = found.rows.into_iter();
+    let rows = rows.map(|view| Observation::new(&project, view, prices));
+    Ok(answer::page(rows, &meta))
 }
 
 fn simple_conditions(query: &Query) -> Result<Vec<Condition<ObservationColumn>>, CompatError> {

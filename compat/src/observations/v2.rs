@@ -1,6 +1,5 @@
 //! `GET /v2/observations`: by cursor, in field groups, input and output as text (langfuse-api 8.4).
 
-use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 use xtrace_model::ProjectId;
@@ -9,6 +8,7 @@ use xtrace_store::observations::{self, ListedObservation, ObservationView, Slice
 use xtrace_store::{PriceBook, Store};
 
 use super::{metadata, seconds, simple_conditions};
+use crate::answer::{self, Answer};
 use crate::auth::Project;
 use crate::cursor::{self, Cursor};
 use crate::error::CompatError;
@@ -42,7 +42,7 @@ pub(crate) async fn list(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     if query.text("parseIoAsJson") == Some("true") {
         return Err(CompatError::BadRequest(
             "parseIoAsJson=true is not supported: input and output are texts; parse them yourself"
@@ -69,9 +69,9 @@ pub(crate) async fn list(
         limit,
         with_io,
     };
-    let mut rows = observations::list_after(&store, &project, &conditions, &slice).await?;
+    let found = observations::list_after(&store, &project, &conditions, &slice).await?;
     let mut meta = json!({});
-    if let Some(last) = cursor::cut(&mut rows, limit) {
+    if let Some(last) = found.last() {
         let last = &last.observation;
         let start = cursor::time(last.start_time);
         let position =
@@ -80,11 +80,9 @@ pub(crate) async fn list(
     }
     let expand = with_io || !query.list("expandMetadata").is_empty();
     let book = store.price_book(&project).await?;
-    let data: Vec<Value> = rows
-        .iter()
-        .map(|row| element((&project, &book), row, &groups, expand))
-        .collect();
-    Ok(Json(json!({"data": data, "meta": meta})))
+    let rows = found.rows.into_iter();
+    let rows = rows.map(|row| element((&project, &book), &row, &groups, expand));
+    Ok(answer::page(rows, &meta))
 }
 
 /// Here none are a page too.

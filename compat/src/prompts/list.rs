@@ -1,6 +1,5 @@
 //! `GET /v2/prompts`: names, each with the versions that were meant.
 
-use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 use xtrace_store::Store;
@@ -8,6 +7,7 @@ use xtrace_store::filter::{Condition, Order, PromptColumn, Test, TextTest};
 use xtrace_store::prompts::{self, PromptSummary};
 
 use super::PromptProject;
+use crate::answer::Answer;
 use crate::error::{CompatError, issue};
 use crate::query::{Query, iso, meta};
 use crate::{filter, payload};
@@ -19,7 +19,7 @@ pub(crate) async fn list(
     State(store): State<Store>,
     PromptProject(project): PromptProject,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     if query.text("page") == Some("") {
         return Err(CompatError::Invalid(issue::too_small("page", 1)));
     }
@@ -32,11 +32,9 @@ pub(crate) async fn list(
         None => conditions(&query)?,
     };
     let found = prompts::list(&store, &project, &conditions, page).await?;
-    let data: Vec<Value> = found.rows.iter().map(element).collect();
     let meta = meta(page, found.total);
-    Ok(Json(
-        json!({"data": data, "meta": meta, "pagination": meta}),
-    ))
+    let rows = found.rows.into_iter().map(|row| element(&row));
+    Ok(Answer::of(&json!({"meta": meta, "pagination": meta})).list("data", rows))
 }
 
 /// In this one filter text is searched for whatever its case, and its `%` and `_` are wildcards.

@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use xtrace_model::ProjectId;
 use xtrace_store::Store;
@@ -11,6 +10,7 @@ use xtrace_store::filter::{Condition, Order, ScoreColumn, Test};
 use xtrace_store::scores::{self, Scope};
 
 use super::view::{Score, Version};
+use crate::answer::{self, Answer};
 use crate::auth::Project;
 use crate::error::{CompatError, issue};
 use crate::filter;
@@ -31,7 +31,7 @@ pub(crate) async fn list_v1(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Response, CompatError> {
+) -> Result<Answer, CompatError> {
     list(&store, project, &query, Version::V1, true).await
 }
 
@@ -40,7 +40,7 @@ pub(crate) async fn list_v2(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Response, CompatError> {
+) -> Result<Answer, CompatError> {
     let groups = query.list("fields");
     let with_trace = groups.is_empty() || groups.iter().any(|group| group == "trace");
     if !groups.is_empty() && !groups.iter().any(|group| group == "score") {
@@ -63,7 +63,7 @@ async fn list(
     query: &Query,
     version: Version,
     with_trace: bool,
-) -> Result<Response, CompatError> {
+) -> Result<Answer, CompatError> {
     let page = query.page()?;
     let mut simple = conditions(query, version)?;
     let advanced = filter::parse(query)?;
@@ -77,11 +77,10 @@ async fn list(
         Version::V2 => Scope::All,
     };
     let found = scores::list(store, &project, scope, &conditions, page).await?;
+    let meta = meta(page, found.total);
     let rows = found.rows.into_iter();
-    let data: Vec<Score> = rows
-        .map(|row| Score::listed(&project, row, version, with_trace))
-        .collect();
-    Ok(Json(json!({"data": data, "meta": meta(page, found.total)})).into_response())
+    let rows = rows.map(|row| Score::listed(&project, row, version, with_trace));
+    Ok(answer::page(rows, &meta))
 }
 
 /// Conditions on the score's trace.

@@ -1,6 +1,5 @@
 //! `GET /v3/scores`: strict, by cursor, values of their own type (langfuse-api 10.5).
 
-use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 use xtrace_model::ProjectId;
@@ -8,6 +7,7 @@ use xtrace_store::Store;
 use xtrace_store::filter::{Condition, Order, ScoreColumn, Test};
 use xtrace_store::scores::{self, ScoreView};
 
+use crate::answer::{self, Answer};
 use crate::auth::Project;
 use crate::cursor::{self, Cursor};
 use crate::error::{CompatError, issue};
@@ -52,7 +52,7 @@ pub(crate) async fn list_v3(
     State(store): State<Store>,
     Project(project): Project,
     query: Query,
-) -> Result<Json<Value>, CompatError> {
+) -> Result<Answer, CompatError> {
     check_names(&query)?;
     let groups = groups(&query)?;
     let limit = query.whole_up_to("limit", LIMIT_DEFAULT, LIMIT_MAX)?;
@@ -61,19 +61,16 @@ pub(crate) async fn list_v3(
         None => None,
         Some(cursor) => Some((cursor.time("lastTimestamp")?, cursor.text("lastId")?)),
     };
-    let mut rows =
-        scores::list_before(&store, &project, &conditions, before.as_ref(), limit).await?;
+    let found = scores::list_before(&store, &project, &conditions, before.as_ref(), limit).await?;
     let mut meta = json!({ "limit": limit });
-    if let Some(last) = cursor::cut(&mut rows, limit) {
+    if let Some(last) = found.last() {
         let time = cursor::time(last.ts);
         let position = json!({"v": 1, "lastTimestamp": time, "lastId": last.id});
         meta["cursor"] = cursor::encode(&position).into();
     }
-    let data: Vec<Value> = rows
-        .into_iter()
-        .map(|row| element(&project, row, &groups))
-        .collect();
-    Ok(Json(json!({"data": data, "meta": meta})))
+    let rows = found.rows.into_iter();
+    let rows = rows.map(|row| element(&project, row, &groups));
+    Ok(answer::page(rows, &meta))
 }
 
 fn bad(message: impl Into<String>) -> CompatError {

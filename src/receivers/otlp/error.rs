@@ -86,10 +86,12 @@ impl OtlpError {
             | Self::IngestionVersion(_)
             | Self::GrpcFrame
             | Self::Store(StoreError::Refused(_)) => (StatusCode::BAD_REQUEST, 3),
-            Self::Store(StoreError::Overloaded { .. }) => (StatusCode::TOO_MANY_REQUESTS, 8),
-            Self::Store(StoreError::Unavailable(_) | StoreError::Timeout) => {
-                (StatusCode::SERVICE_UNAVAILABLE, 14)
+            Self::Store(StoreError::Overloaded { .. } | StoreError::Busy { .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, 8)
             }
+            Self::Store(
+                StoreError::Unavailable(_) | StoreError::Timeout | StoreError::TooLarge,
+            ) => (StatusCode::SERVICE_UNAVAILABLE, 14),
             // Clients drop what gets a 500; rows that were not committed must come again.
             Self::Store(StoreError::Internal(_)) => (StatusCode::SERVICE_UNAVAILABLE, 13),
             Self::Outside(status, _) => (*status, code_of(*status)),
@@ -112,7 +114,9 @@ impl OtlpError {
     /// Seconds after which the same request may succeed; none if it never will.
     pub(super) fn retry_after(&self) -> Option<u64> {
         let hint = match self {
-            Self::Store(StoreError::Overloaded { retry_after }) => Some(*retry_after),
+            Self::Store(
+                StoreError::Overloaded { retry_after } | StoreError::Busy { retry_after },
+            ) => Some(*retry_after),
             _ => None::<Duration>,
         };
         crate::retry::after(self.status().0, hint)

@@ -33,13 +33,10 @@ pub async fn points(
     range: Range,
     mut take: impl FnMut(SeriesId, &[MetricPoint]),
 ) -> Result<(), StoreError> {
-    let mut snapshot = store
-        .read()
-        .begin_with("begin isolation level repeatable read read only")
-        .await?;
+    let mut snapshot = store.read().snapshot().await?;
     let (from, to) = (time::from_utc(range.0), time::from_utc(range.1));
     let is_within = |point: &MetricPoint| (from..=to).contains(&micros(point.time));
-    let mut fresh = in_blocks(&mut snapshot, project, series, range).await?;
+    let mut fresh = in_blocks(snapshot.connection(), project, series, range).await?;
     let day = time::to_utc(time::day_of(from) * time::DAY);
     let mut rows = sqlx::query_as::<_, ChunkRow>(
         "select series_id, format, checksum, data from metric_chunks
@@ -51,7 +48,7 @@ pub async fn points(
     .bind(day)
     .bind(range.1)
     .bind(range.0)
-    .fetch(&mut *snapshot);
+    .fetch(snapshot.connection());
     let mut all = 0;
     let mut present: Option<(SeriesId, Vec<MetricPoint>)> = None;
     let mut finish =
@@ -88,6 +85,8 @@ pub async fn points(
     for (id, points) in fresh {
         finish(id, points, None);
     }
+    drop(rows);
+    snapshot.finish().await?;
     Ok(())
 }
 
@@ -125,10 +124,7 @@ pub(super) async fn newest(
     series: &[SeriesId],
     range: Range,
 ) -> Result<HashMap<SeriesId, DateTime<Utc>>, StoreError> {
-    let mut snapshot = store
-        .read()
-        .begin_with("begin isolation level repeatable read read only")
-        .await?;
+    let mut snapshot = store.read().snapshot().await?;
     let day = time::to_utc(time::day_of(time::from_utc(range.0)) * time::DAY);
     let rows: Vec<(SeriesId, DateTime<Utc>)> = sqlx::query_as(
         "select series_id, max(least(last_at, $4)) from metric_chunks
@@ -140,11 +136,11 @@ pub(super) async fn newest(
     .bind(day)
     .bind(range.1)
     .bind(range.0)
-    .fetch_all(&mut *snapshot)
+    .fetch_all(snapshot.connection())
     .await?;
     let mut newest: HashMap<SeriesId, DateTime<Utc>> = rows.into_iter().collect();
     let (from, to) = (time::from_utc(range.0), time::from_utc(range.1));
-    for (id, points) in in_blocks(&mut snapshot, project, series, range).await? {
+    for (id, points) in in_blocks(snapshot.connection(), project, series, range).await? {
         let times = points.iter().map(|point| micros(point.time));
         if let Some(last) = times.filter(|at| (from..=to).contains(at)).max() {
             let last = time::to_utc(last);
@@ -152,5 +148,6 @@ pub(super) async fn newest(
             *known = last.max(*known);
         }
     }
+    snapshot.finish().await?;
     Ok(newest)
 }

@@ -246,7 +246,10 @@ fn is_of_its_data(error: &StoreError) -> bool {
         StoreError::Refused(_) | StoreError::Internal(_) | StoreError::Timeout => true,
         // A row that only a newer program may write.
         StoreError::Unavailable(Some(sqlx::Error::Decode(_))) => true,
-        StoreError::Overloaded { .. } | StoreError::Unavailable(_) => false,
+        StoreError::Overloaded { .. }
+        | StoreError::Busy { .. }
+        | StoreError::TooLarge
+        | StoreError::Unavailable(_) => false,
     }
 }
 
