@@ -6,8 +6,12 @@ use xtrace_store::filter::{
     Column, ColumnType, Condition, ObservationColumn, Order, Test, TextTest,
 };
 
+use crate::body::ITEMS_MAX;
 use crate::error::{CompatError, issue};
 use crate::query::Query;
+
+/// Conditions of a filter at most: each is weighed against every row.
+const CONDITIONS_MAX: usize = 100;
 
 /// The filter's types and the operators that each has.
 const TYPES: [(&str, &[&str]); 12] = [
@@ -90,6 +94,10 @@ pub(crate) fn parse_list<C: Column>(
     let Value::Array(items) = items else {
         return Err(invalid(path, 0, None, "Invalid input: expected array"));
     };
+    if items.len() > CONDITIONS_MAX {
+        let path: Vec<Value> = path.iter().map(|part| json!(part)).collect();
+        return Err(CompatError::Invalid(issue::many(&path, CONDITIONS_MAX)));
+    }
     for (index, item) in items.iter().enumerate() {
         let members = item.as_object();
         let members =
@@ -276,14 +284,18 @@ impl Item<'_> {
                 value.as_f64().ok_or_else(|| expected("number"))?,
             ),
             "stringOptions" | "categoryOptions" => {
-                let options = self.options().ok_or_else(|| expected("array of strings"))?;
+                let options = self
+                    .options()?
+                    .ok_or_else(|| expected("array of strings"))?;
                 if options.is_empty() && kind == "stringOptions" {
                     return Err(expected("array to have >=1 items"));
                 }
                 Test::OneOf(options, operator == "none of")
             }
             "arrayOptions" => {
-                let options = self.options().ok_or_else(|| expected("array of strings"))?;
+                let options = self
+                    .options()?
+                    .ok_or_else(|| expected("array of strings"))?;
                 match operator {
                     "all of" => Test::ContainsAll(options),
                     "any of" if options.is_empty() => {
@@ -312,12 +324,17 @@ impl Item<'_> {
         })
     }
 
-    fn options(&self) -> Option<Vec<String>> {
-        let items = self.value().as_array()?;
-        items
-            .iter()
-            .map(|item| item.as_str().map(str::to_owned))
-            .collect()
+    /// The texts of a list; none if it is no such list.
+    fn options(&self) -> Result<Option<Vec<String>>, CompatError> {
+        let Some(items) = self.value().as_array() else {
+            return Ok(None);
+        };
+        if items.len() > ITEMS_MAX {
+            let message = format!("Too big: expected array to have <={ITEMS_MAX} items");
+            return Err(self.fault("value", &message));
+        }
+        let texts = items.iter().map(|item| item.as_str().map(str::to_owned));
+        Ok(texts.collect())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Query parameters as Langfuse reads them.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
@@ -9,6 +10,7 @@ use percent_encoding::percent_decode_str;
 use xtrace_model::{Micros, time};
 use xtrace_store::Page;
 
+use crate::body::ITEMS_MAX;
 use crate::error::{CompatError, issue};
 use crate::filter;
 
@@ -19,9 +21,16 @@ impl<S: Sync> FromRequestParts<S> for Query {
     type Rejection = CompatError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, CompatError> {
-        Ok(Self::parse(parts.uri.query().unwrap_or_default()))
+        let query = Self::parse(parts.uri.query().unwrap_or_default());
+        query.check_counts()?;
+        Ok(query)
     }
 }
+
+/// Parameters of a request at most.
+const PARAMETERS_MAX: usize = 1000;
+/// Parameters that are JSON, whose commas separate no values.
+const JSON_PARAMETERS: [&str; 2] = ["filter", "query"];
 
 /// The id at the end of a path, decoded.
 pub(crate) struct PathId(pub(crate) String);
@@ -107,6 +116,30 @@ impl Query {
                 .into_owned()
                 .collect(),
         )
+    }
+
+    /// Refuses more parameters, or more values of one name, than any question needs.
+    fn check_counts(&self) -> Result<(), CompatError> {
+        let mut values: HashMap<&str, usize> = HashMap::new();
+        for (name, value) in &self.0 {
+            let count = values.entry(name).or_default();
+            *count += 1;
+            if !JSON_PARAMETERS.contains(&name.as_str()) {
+                *count += value.matches(',').count();
+            }
+            if *count > ITEMS_MAX {
+                return Err(CompatError::Invalid(issue::many(
+                    &[name.as_str().into()],
+                    ITEMS_MAX,
+                )));
+            }
+        }
+        if self.0.len() > PARAMETERS_MAX {
+            return Err(CompatError::BadRequest(format!(
+                "A request has at most {PARAMETERS_MAX} query parameters"
+            )));
+        }
+        Ok(())
     }
 
     /// The parameter's text, also when it is empty: that filters for the empty text.

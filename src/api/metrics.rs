@@ -89,13 +89,24 @@ impl Parameters {
                 )
             })?,
             aggregation: *aggregation,
-            group_by: self.text("group_by").map(|keys| {
-                keys.split(',')
-                    .map(|key| key.trim().to_owned())
-                    .filter(|key| !key.is_empty())
-                    .collect()
-            }),
+            group_by: self.group_by()?,
         })
+    }
+
+    fn group_by(&self) -> Result<Option<Vec<String>>, ApiError> {
+        const KEYS_MAX: usize = 100;
+        let Some(text) = self.text("group_by") else {
+            return Ok(None);
+        };
+        let keys = text.split(',').map(str::trim).filter(|key| !key.is_empty());
+        let keys: Vec<String> = keys.map(str::to_owned).collect();
+        if keys.len() > KEYS_MAX {
+            return Err(bad(
+                "group_by",
+                &format!("must name at most {KEYS_MAX} labels"),
+            ));
+        }
+        Ok(Some(keys))
     }
 
     fn labels(&self) -> Result<BTreeMap<String, String>, ApiError> {

@@ -21,6 +21,8 @@ const VIEWS: [(&str, View); 5] = [
     ("scores-boolean", View::BooleanScores),
 ];
 const GRANULARITIES: [&str; 6] = ["auto", "minute", "hour", "day", "week", "month"];
+/// Metrics, dimensions or orders of a question at most.
+const ITEMS_MAX: usize = 100;
 const BINS_DEFAULT: i64 = 10;
 const BINS_MAX: i64 = 100;
 const ROW_LIMIT_MAX: i64 = 1000;
@@ -166,6 +168,9 @@ fn granularity(body: Object<'_>, from: i64, to: i64) -> Result<Option<Granularit
 fn objects<'a>(body: Object<'a>, name: &str) -> Result<Vec<Object<'a>>, CompatError> {
     match body.get(name) {
         None => Ok(Vec::new()),
+        Some(Value::Array(items)) if items.len() > ITEMS_MAX => {
+            Err(within(issue::many(&[json!(name)], ITEMS_MAX), &[]))
+        }
         Some(Value::Array(items)) => {
             let object = |(index, item)| {
                 Object::of(item, "").map_err(|issue| within(issue, &[json!(name), json!(index)]))

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use crate::body::{Issue, Object};
+use crate::body::{ITEMS_MAX, Issue, Object, few};
 use crate::error::issue;
 
 const TIER_NAME_CHARS_MAX: usize = 100;
@@ -21,7 +21,9 @@ pub(super) fn parse(sent: &Value, model_id: &str) -> Result<Value, Issue> {
     let Value::Array(sent) = sent else {
         return Err(issue::wrong_type(&["pricingTiers"], "array", sent));
     };
-    let tiers = sent.iter().map(|tier| parse_tier(tier, model_id));
+    let tiers = few(sent, &[json!("pricingTiers")])?
+        .iter()
+        .map(|tier| parse_tier(tier, model_id));
     let tiers = tiers.collect::<Result<Vec<Value>, Issue>>()?;
     check_default(&tiers)?;
     let unique = |name: &str| {
@@ -57,7 +59,10 @@ fn parse_tier(sent: &Value, model_id: &str) -> Result<Value, Issue> {
         priority.ok_or_else(|| fault("Pricing tier priorities are whole numbers from 0 to 999"))?;
     let conditions = match tier.get("conditions") {
         None => Vec::new(),
-        Some(Value::Array(items)) => items.iter().map(condition).collect::<Result<_, _>>()?,
+        Some(Value::Array(items)) => {
+            let items = few(items, &[json!("pricingTiers"), json!("conditions")])?;
+            items.iter().map(condition).collect::<Result<_, _>>()?
+        }
         Some(other) => return Err(issue::wrong_type(&["pricingTiers"], "array", other)),
     };
     let id = if is_default {
@@ -76,6 +81,11 @@ fn prices(tier: Object<'_>) -> Result<Map<String, Value>, Issue> {
         .object("prices")?
         .map(|prices| prices.members().clone())
         .unwrap_or_default();
+    if prices.len() > ITEMS_MAX {
+        return Err(fault(format!(
+            "A pricing tier has at most {ITEMS_MAX} prices"
+        )));
+    }
     let is_price = |price: &Value| {
         price
             .as_f64()

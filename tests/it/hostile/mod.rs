@@ -6,6 +6,7 @@ pub(crate) mod arena; // the attacked server, and the neighbour whose requests a
 mod compat;
 
 mod edge; // what reaches a port without a key
+mod lists; // items of lists within requests
 mod writer; // the write queue
 
 use std::time::Duration;
