@@ -18,10 +18,27 @@ pub struct PriceList {
     names: RegexSet,
     /// Which model a name means; matching all patterns costs more than the rest of a row.
     known: RwLock<HashMap<String, Option<usize>>>,
+    /// Names that are remembered at most.
+    known_max: usize,
+    bytes: usize,
 }
 
-/// Names that are remembered at most.
+/// Longer names mean no model: nobody calls one so, and each would be matched and remembered.
+pub const NAME_BYTES_MAX: usize = 200;
+/// Names that the built-in list remembers at most.
 const KNOWN_MAX: usize = 10_000;
+/// Names that a project's list remembers at most.
+const OWN_KNOWN_MAX: usize = 200;
+/// The longest pattern of a project's model.
+pub const OWN_PATTERN_CHARS_MAX: usize = 1_000;
+/// What one pattern of a project may become, and all of them together.
+const OWN_PATTERN_BYTES_MAX: usize = 1 << 20;
+const OWN_LIST_BYTES_MAX: usize = 4 << 20;
+/// What the states may take that a project's patterns are matched with.
+const OWN_STATES_BYTES_MAX: usize = 256 << 10;
+/// What a pattern of kinds of usage may become, and how many of those a project may have.
+const KINDS_BYTES_MAX: usize = 256 << 10;
+const OWN_KINDS_MAX: usize = 200;
 
 /// One model of the list.
 #[derive(Debug, Deserialize)]
@@ -87,6 +104,9 @@ pub enum PriceListError {
     /// A pattern in it is no regular expression.
     #[error("a pattern of the price list is malformed")]
     Pattern(#[from] regex::Error),
+    /// A pattern is too long.
+    #[error("a pattern has more than 1,000 characters")]
+    Long,
 }
 
 impl PriceList {
@@ -94,24 +114,55 @@ impl PriceList {
     pub fn parse(json: &str) -> Result<Self, PriceListError> {
         let mut models: Vec<Model> = serde_json::from_str(json)?;
         for model in &mut models {
-            model.pricing_tiers.sort_by_key(|tier| tier.priority);
-            for condition in model
-                .pricing_tiers
-                .iter_mut()
-                .flat_map(|tier| &mut tier.conditions)
-            {
-                condition.compile()?;
-            }
+            model.compile_conditions()?;
         }
-        let patterns = models.iter().map(|model| &model.match_pattern);
-        let names = RegexSetBuilder::new(patterns)
-            .size_limit(64 << 20)
-            .build()?;
+        let names = name_set(&models, 64 << 20)?;
         Ok(Self {
             models,
             names,
             known: RwLock::default(),
+            known_max: KNOWN_MAX,
+            bytes: 0,
         })
+    }
+
+    /// The list of a project, of the models that are sound and fit, the first first; and how many do not. What
+    /// one project's patterns cost is bounded, since everybody's writes wait while names are matched.
+    pub fn of_project(models: Vec<Model>) -> (Self, usize) {
+        let count = models.len();
+        let mut kinds = 0;
+        let sound = models.into_iter().filter_map(|mut model| {
+            kinds += model.kinds_patterns();
+            let is_sound = kinds <= OWN_KINDS_MAX && model.prepare_own().is_ok();
+            is_sound.then_some(model)
+        });
+        let mut models: Vec<Model> = sound.collect();
+        let sizes = [16 << 10, 64 << 10, 256 << 10, 1 << 20, OWN_LIST_BYTES_MAX];
+        let fitting = sizes
+            .into_iter()
+            .find_map(|bytes| Some((name_set(&models, bytes).ok()?, bytes)));
+        let (names, bytes) = fitting.unwrap_or_else(|| {
+            let fits = |count: &usize| name_set(&models[..*count], OWN_LIST_BYTES_MAX).is_ok();
+            let counts: Vec<usize> = (1..=models.len()).collect();
+            let most = counts.partition_point(fits);
+            models.truncate(most);
+            let names = name_set(&models, OWN_LIST_BYTES_MAX).unwrap_or_else(|_| RegexSet::empty());
+            (names, OWN_LIST_BYTES_MAX)
+        });
+        let left_out = count - models.len();
+        let list = Self {
+            models,
+            names,
+            known: RwLock::default(),
+            known_max: OWN_KNOWN_MAX,
+            bytes: bytes + kinds.min(OWN_KINDS_MAX) * (KINDS_BYTES_MAX / 8) + (64 << 10),
+        };
+        (list, left_out)
+    }
+
+    /// Bytes that a project's list takes, by estimate.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The model of that id.
@@ -121,6 +172,9 @@ impl PriceList {
 
     /// The model that a name means.
     pub fn named(&self, name: &str) -> Option<&Model> {
+        if name.len() > NAME_BYTES_MAX {
+            return None;
+        }
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = known.get(name) {
             return index.map(|index| &self.models[index]);
@@ -128,7 +182,7 @@ impl PriceList {
         drop(known);
         let index = self.names.matches(name).iter().next();
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KNOWN_MAX {
+        if known.len() >= self.known_max {
             known.clear();
         }
         known.insert(name.to_owned(), index);
@@ -140,6 +194,16 @@ impl PriceList {
         let model = observation.model.text().and_then(|name| self.named(name));
         price(model, observation)
     }
+}
+
+/// Patterns of names as one, which is no larger than so many bytes.
+fn name_set(models: &[Model], bytes_max: usize) -> Result<RegexSet, regex::Error> {
+    let patterns = models.iter().map(|model| &model.match_pattern);
+    let mut builder = RegexSetBuilder::new(patterns);
+    if bytes_max <= OWN_LIST_BYTES_MAX {
+        builder.dfa_size_limit(OWN_STATES_BYTES_MAX);
+    }
+    builder.size_limit(bytes_max).build()
 }
 
 fn price(model: Option<&Model>, observation: &Observation) -> Priced {
@@ -182,6 +246,33 @@ impl Model {
         price(Some(self), observation)
     }
 
+    /// Prepares a model of a project, if its patterns are within their bounds.
+    pub fn prepare_own(&mut self) -> Result<(), PriceListError> {
+        if self.match_pattern.chars().count() > OWN_PATTERN_CHARS_MAX {
+            return Err(PriceListError::Long);
+        }
+        RegexBuilder::new(&self.match_pattern)
+            .size_limit(OWN_PATTERN_BYTES_MAX)
+            .build()?;
+        self.compile_conditions()?;
+        Ok(())
+    }
+
+    fn compile_conditions(&mut self) -> Result<(), regex::Error> {
+        self.pricing_tiers.sort_by_key(|tier| tier.priority);
+        let tiers = self.pricing_tiers.iter_mut();
+        tiers
+            .flat_map(|tier| &mut tier.conditions)
+            .try_for_each(Condition::compile)
+    }
+
+    fn kinds_patterns(&self) -> usize {
+        let conditions = self.pricing_tiers.iter().flat_map(|tier| &tier.conditions);
+        conditions
+            .filter(|condition| condition.usage_detail_pattern.is_some())
+            .count()
+    }
+
     /// The prices that hold when no condition does.
     pub fn default_tier(&self) -> Option<&Tier> {
         self.pricing_tiers.iter().find(|tier| tier.is_default)
@@ -221,6 +312,8 @@ impl Condition {
             self.usage_kinds = Some(
                 RegexBuilder::new(pattern)
                     .case_insensitive(insensitive)
+                    .size_limit(KINDS_BYTES_MAX)
+                    .dfa_size_limit(KINDS_BYTES_MAX)
                     .build()?,
             );
         }
@@ -326,6 +419,45 @@ mod tests {
             Some("std"),
             None,
         );
+    }
+
+    fn own(id: usize, pattern: &str) -> Model {
+        let model = serde_json::json!({"id": format!("m-{id}"), "modelName": "n", "matchPattern": pattern,
+            "pricingTiers": []});
+        serde_json::from_value(model).unwrap()
+    }
+
+    #[test]
+    fn a_project_s_patterns_are_bounded_and_bad_ones_spoil_no_others() {
+        let huge = "(?:[a-z]{100}){200}";
+        let patterns = ["(", huge, &"x".repeat(2000), "^good$"];
+        let models = patterns
+            .iter()
+            .enumerate()
+            .map(|(id, pattern)| own(id, pattern));
+        let (list, left_out) = PriceList::of_project(models.collect());
+        assert_eq!(left_out, 3);
+        assert_eq!(list.named("good").unwrap().id, "m-3");
+        assert!(list.bytes() < 1 << 20);
+        // Each is small enough, and together they are not: the first ones hold.
+        let models = (0..300).map(|id| own(id, &format!("^m{id}[a-z]{{900}}$")));
+        let (list, left_out) = PriceList::of_project(models.collect());
+        assert!((1..300).contains(&left_out), "{left_out}");
+        assert!(list.named("m0").is_none());
+        assert!(list.model("m-0").is_some());
+    }
+
+    #[test]
+    fn long_names_mean_no_model_and_are_not_remembered() {
+        let (list, _) = PriceList::of_project(vec![own(1, ".*")]);
+        for n in 0..10_000 {
+            assert!(list.named(&format!("name {n}")).is_some());
+            assert!(
+                list.named(&format!("{n}{}", "x".repeat(NAME_BYTES_MAX)))
+                    .is_none()
+            );
+        }
+        assert!(list.known.read().unwrap().len() <= OWN_KNOWN_MAX);
     }
 
     #[test]

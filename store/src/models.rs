@@ -5,8 +5,7 @@ use sqlx::{AssertSqlSafe, PgExecutor};
 use xtrace_model::ProjectId;
 
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
-use crate::reading::ROWS_MAX;
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, price_book};
 
 /// A model of a project.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -31,9 +30,19 @@ pub struct ProjectModel {
 const COLUMNS: &str = "id, model_name, match_pattern, start_date, unit, tokenizer_id, \
     tokenizer_config, pricing_tiers, created_at";
 
-/// Another model of the project has that name.
-#[derive(Debug)]
-pub struct NameTaken;
+/// Models of a project at most.
+pub const MODELS_MAX: usize = 1_000;
+
+/// Why a model can't be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutFault {
+    /// Another model of the project has that name.
+    NameTaken,
+    /// The project has [`MODELS_MAX`] already.
+    TooMany,
+    /// The patterns of all its models are too large together.
+    TooLarge,
+}
 
 /// All models of a project, in the order that they are matched in: the latest start first.
 pub async fn all(store: &Store, project: &ProjectId) -> Result<Vec<ProjectModel>, StoreError> {
@@ -71,7 +80,7 @@ async fn select(
 ) -> Result<Vec<ProjectModel>, StoreError> {
     let sql = format!(
         "select {columns} from models where project_id = $1 order by start_date desc nulls last, id
-          limit {ROWS_MAX}"
+          limit {MODELS_MAX}"
     );
     let found = sqlx::query_as(AssertSqlSafe(sql))
         .bind(project.as_str())
@@ -86,7 +95,10 @@ pub async fn put(
     project: &ProjectId,
     model: &ProjectModel,
     now: DateTime<Utc>,
-) -> Result<Result<(), NameTaken>, StoreError> {
+) -> Result<Result<(), PutFault>, StoreError> {
+    if let Err(fault) = check_fit(store, project, model).await? {
+        return Ok(Err(fault));
+    }
     let written = sqlx::query(
         "insert into models (project_id, id, model_name, match_pattern, start_date, unit, tokenizer_id,
                 tokenizer_config, pricing_tiers, created_at, updated_at)
@@ -113,8 +125,28 @@ pub async fn put(
     store.price_books().forget(project);
     match written {
         Ok(_) => Ok(Ok(())),
-        Err(error) if is_sqlstate(&error, &[UNIQUE_VIOLATION]) => Ok(Err(NameTaken)),
+        Err(error) if is_sqlstate(&error, &[UNIQUE_VIOLATION]) => Ok(Err(PutFault::NameTaken)),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a project may have this model beside its others.
+async fn check_fit(
+    store: &Store,
+    project: &ProjectId,
+    model: &ProjectModel,
+) -> Result<Result<(), PutFault>, StoreError> {
+    let mut models = read(store.write(), project).await?;
+    models.retain(|other| other.id != model.id);
+    if models.len() >= MODELS_MAX {
+        return Ok(Err(PutFault::TooMany));
+    }
+    models.push(model.clone());
+    let fit = tokio::task::spawn_blocking(move || price_book::fit(&models));
+    match fit.await {
+        Ok(true) => Ok(Ok(())),
+        Ok(false) => Ok(Err(PutFault::TooLarge)),
+        Err(_) => Err(StoreError::Internal(sqlx::Error::WorkerCrashed)),
     }
 }
 

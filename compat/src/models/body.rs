@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use xtrace_model::price::PriceList;
+use xtrace_model::ids;
+use xtrace_model::price::{Model, OWN_PATTERN_CHARS_MAX, PriceListError};
 use xtrace_model::{json as rules, time};
 use xtrace_store::models::ProjectModel;
 
@@ -28,15 +29,18 @@ pub(super) fn parse(
 ) -> Result<ProjectModel, CompatError> {
     let model = parse_members(body, id, created_at).map_err(CompatError::Invalid)?;
     // What can't be matched here must not be stored: it is read with every write.
-    let list = json!([{"id": model.id, "modelName": model.model_name, "matchPattern": model.match_pattern,
-        "pricingTiers": rules::parse(&model.pricing_tiers)}]);
-    PriceList::parse(&list.to_string()).map_err(|error| {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        CompatError::BadRequest(format!(
-            "matchPattern is not a valid regex pattern (Postgres): {}",
-            cause.unwrap_or_else(|| error.to_string())
-        ))
-    })?;
+    let entry = json!({"id": model.id, "modelName": model.model_name, "matchPattern": model.match_pattern,
+        "pricingTiers": rules::parse(&model.pricing_tiers)});
+    let parsed = serde_json::from_value::<Model>(entry).map_err(PriceListError::from);
+    parsed
+        .and_then(|mut model| model.prepare_own())
+        .map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            CompatError::BadRequest(format!(
+                "matchPattern is not a valid regex pattern (Postgres): {}",
+                cause.unwrap_or_else(|| error.to_string())
+            ))
+        })?;
     Ok(model)
 }
 
@@ -46,7 +50,13 @@ fn parse_members(
     created_at: DateTime<Utc>,
 ) -> Result<ProjectModel, Issue> {
     let model_name = body.required_text("modelName", 1)?;
+    if let Err(fault) = ids::check(&model_name) {
+        return Err(issue::custom(&[json!("modelName")], &fault.to_string()));
+    }
     let match_pattern = body.required_text("matchPattern", 1)?;
+    if match_pattern.chars().count() > OWN_PATTERN_CHARS_MAX {
+        return Err(issue::long("matchPattern", OWN_PATTERN_CHARS_MAX));
+    }
     let start_date = match body.text("startDate")? {
         None => None,
         Some(text) => {

@@ -12,7 +12,7 @@ use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use xtrace_model::{ProjectId, json as rules};
-use xtrace_store::models::{self, ProjectModel};
+use xtrace_store::models::{self, MODELS_MAX, ProjectModel, PutFault};
 use xtrace_store::{Store, built_in_models};
 
 use crate::answer::{self, Answer};
@@ -113,10 +113,20 @@ async fn put(
 ) -> Result<Json<Value>, CompatError> {
     match models::put(store, project, model, Utc::now()).await? {
         Ok(()) => Ok(Json(of_project(model))),
-        Err(_) => Err(CompatError::BadRequest(format!(
-            "Model name '{}' already exists in project",
-            model.model_name
-        ))),
+        Err(fault) => Err(CompatError::BadRequest(match fault {
+            PutFault::NameTaken => format!(
+                "Model name '{}' already exists in project",
+                model.model_name
+            ),
+            PutFault::TooMany => {
+                format!("A project has at most {MODELS_MAX} models; delete some that are not used")
+            }
+            PutFault::TooLarge => {
+                "The match patterns of all models of the project are too large together; \
+                simplify them, or delete models that are not used"
+                    .to_owned()
+            }
+        })),
     }
 }
 

@@ -279,9 +279,14 @@ async fn books(
     let mut books = Books::new();
     for batch in batches {
         if !books.contains_key(&batch.project) {
-            let book = store
-                .price_book_over(&mut *connection, &batch.project)
-                .await?;
+            // Read before the batch was queued: nobody's transaction waits for patterns to be compiled.
+            let book = match store.price_books().latest(&batch.project) {
+                Some(book) => book,
+                None => {
+                    let executor = &mut *connection;
+                    store.price_book_over(executor, &batch.project).await?
+                }
+            };
             books.insert(batch.project.clone(), book);
         }
     }

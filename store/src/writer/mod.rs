@@ -42,7 +42,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use metrics::counter;
 use tokio::task::{AbortHandle, JoinHandle};
-use xtrace_model::Batch;
+use xtrace_model::{Batch, ProjectId};
 
 use flush::Flusher;
 use queue::Queue;
@@ -88,6 +88,7 @@ pub struct Writer {
 
 /// What all clones share; the writers end when it is dropped.
 struct Shared {
+    store: Store,
     queue: Arc<Queue>,
     room: Arc<Room>,
     limits: WriterLimits,
@@ -152,6 +153,7 @@ impl Writer {
             })
             .collect();
         let shared = Shared {
+            store,
             queue,
             room: Room::new(limits),
             limits,
@@ -228,6 +230,9 @@ impl Writer {
         let full = || StoreError::Overloaded {
             retry_after: self.retry_after(),
         };
+        if !batch.observations.is_empty() {
+            self.read_prices(&batch.project).await?;
+        }
         let room = shared.room.claim(&batch).await.ok_or_else(full)?;
         let limits = &shared.limits;
         let lane = lane(&batch, limits.writers);
@@ -237,6 +242,20 @@ impl Writer {
         let (parts, answer) = request::parts(batch.into_parts(rows_max, bytes_max), lane, room);
         shared.queue.push(parts);
         answer.await.unwrap_or(Err(StoreError::Unavailable(None)))
+    }
+}
+
+impl Writer {
+    /// Has the prices of a project at hand for its transaction.
+    async fn read_prices(&self, project: &ProjectId) -> Result<(), StoreError> {
+        const WAIT: Duration = Duration::from_secs(5);
+        let store = &self.shared.store;
+        let read = tokio::time::timeout(WAIT, store.price_book_over(store.write(), project));
+        let silence = || std::io::Error::from(std::io::ErrorKind::TimedOut);
+        let read = read
+            .await
+            .map_err(|_| StoreError::Unavailable(Some(silence().into())))?;
+        read.map(|_| ())
     }
 }
 

@@ -509,3 +509,62 @@ async fn a_writer_tells_how_it_is() {
     drop(writer);
     end.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_of_any_size_cost_their_own_project_alone() {
+    let arena = Arena::start().await;
+    let models = "/api/public/models";
+    let model = |name: &str, pattern: &str| json!({"modelName": name, "matchPattern": pattern, "inputPrice": 1});
+    succeed(
+        arena
+            .attack(Method::POST, models)
+            .json(&model("good", "^good$")),
+    )
+    .await;
+    // Rows that an earlier program let in: they spoil no others.
+    let mut connection = arena.sql().await;
+    for (id, pattern) in [("bad", "("), ("huge", "(?:[a-z]{100}){200}")] {
+        sqlx::query(
+            "insert into models (project_id, id, model_name, match_pattern, unit, pricing_tiers, created_at, updated_at)
+             values ('attacker', $1, $1, $2, 'TOKENS', '[]', now(), now())",
+        )
+        .bind(id)
+        .bind(pattern)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    }
+    let attack = async {
+        let refused = [
+            model("a", "(?:[a-z]{100}){200}"),
+            model("b", &"x".repeat(1001)),
+            model(&noise(2000), "x"),
+            json!({"modelName": "c", "matchPattern": "x", "pricingTiers": vec![json!({}); 21]}),
+        ];
+        for body in refused {
+            let answer = arena.attack(Method::POST, models).json(&body).send();
+            assert_eq!(answer.await.unwrap().status(), StatusCode::BAD_REQUEST);
+        }
+        // Names of any length, each another one.
+        for round in 0..10 {
+            let observations: Vec<Value> = (0..20)
+                .map(|n| {
+                    let model = format!("{round}-{n}-{}", "m".repeat(200_000));
+                    json!({"id": format!("o-{round}-{n}"), "traceId": "t", "model": model})
+                })
+                .collect();
+            let body = json!({"observations": observations});
+            succeed(arena.attack(Method::POST, "/v1/l/batch").json(&body)).await;
+        }
+        let one = json!({"id": "priced", "traceId": "t", "type": "GENERATION", "model": "good",
+            "usageDetails": {"input": 7}});
+        let body = json!({"observations": [one]});
+        succeed(arena.attack(Method::POST, "/v1/l/batch").json(&body)).await;
+        let path = "/api/public/observations/priced";
+        succeed(arena.attack(Method::GET, path)).await
+    };
+    let (priced, report) = arena.watch(attack).await;
+    assert_eq!(priced["calculatedTotalCost"], 7.0, "{priced}");
+    report.assert_undisturbed();
+    arena.assert_sums_are_right(&report).await;
+}
