@@ -31,11 +31,15 @@ install_packages() {
     if [ "$(id -u)" != 0 ]; then
         as_root=(sudo -n)
     fi
+    if [ "${XTRACE_INSTALL:-yes}" = no ]; then
+        echo "Missing: $*; XTRACE_INSTALL=no keeps this from installing it" >&2
+        exit 1
+    fi
     if ! command -v apt-get >/dev/null 2>&1 || { [ "$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null; }; then
         echo "Missing: $*. Please install (Debian, Ubuntu): sudo apt-get install $*" >&2
         exit 1
     fi
-    echo "installing $*" >&2
+    echo "installing from Debian's packages: $* (XTRACE_INSTALL=no installs nothing)" >&2
     "${as_root[@]}" apt-get update -qq
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
 }

@@ -1,13 +1,14 @@
 //! Commands that look after keys and prices, beside a running server or without one.
 
 use anyhow::bail;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use xtrace_model::ProjectId;
 use xtrace_store::keys::{self, NewKey};
 use xtrace_store::{Options, Store, projects, writer};
 
-use crate::config::{DatabaseConfig, KeysCommand, RepriceConfig};
+use crate::config::{DatabaseConfig, KeyPair, KeysCommand, RepriceConfig};
 use crate::embedded_postgres::EmbeddedPostgres;
+use crate::secrets;
 use crate::server::{open_database, open_store};
 
 /// How a command uses the database.
@@ -61,7 +62,7 @@ impl Session {
 pub async fn keys(command: &KeysCommand) -> anyhow::Result<String> {
     let how = match command {
         KeysCommand::List { .. } | KeysCommand::Revoke { .. } => Use::AsItIs,
-        KeysCommand::Create { .. } => Use::Migrated,
+        KeysCommand::Create { .. } | KeysCommand::Rotate { .. } => Use::Migrated,
     };
     let session = Session::open(command.database(), how).await?;
     let said = run_keys(&session.store, command).await;
@@ -97,6 +98,25 @@ async fn run_keys(store: &Store, command: &KeysCommand) -> anyhow::Result<String
                 key.public_key, key.secret_key
             ))
         }
+        KeysCommand::Rotate {
+            database,
+            key,
+            grace_hours,
+        } => {
+            let (public, secret) = keys::fresh_pair();
+            let now = Utc::now();
+            let old_ends_at = now + TimeDelta::hours(i64::from(*grace_hours));
+            let times = (now, old_ends_at);
+            let Some(old) = keys::rotate(store, key, (&public, &secret), times).await? else {
+                bail!("there is no open key {key}; `xtrace keys list` shows all")
+            };
+            let pair = format!("LANGFUSE_PUBLIC_KEY={public}\nLANGFUSE_SECRET_KEY={secret}\n");
+            let new = KeyPair { public, secret };
+            if !secrets::replace_pair(&database.data_dir()?, &old, &new)? {
+                tracing::info!("if {old} is configured somewhere, put the new pair there");
+            }
+            Ok(pair)
+        }
         KeysCommand::List { project, .. } => list(store, project.as_ref()).await,
         KeysCommand::Revoke { key, .. } => {
             if keys::revoke(store, None, key).await? {
@@ -108,7 +128,8 @@ async fn run_keys(store: &Store, command: &KeysCommand) -> anyhow::Result<String
 }
 
 async fn list(store: &Store, project: Option<&ProjectId>) -> anyhow::Result<String> {
-    let mut said = String::from("PROJECT\tPUBLIC KEY\tSECRET\tSCOPES\tCREATED\tEXPIRES\tNAME\n");
+    let mut said =
+        String::from("PROJECT\tPUBLIC KEY\tSECRET\tSCOPES\tCREATED\tEXPIRES\tSOURCE\tNAME\n");
     for key in keys::list(store, project).await? {
         let day = |time: DateTime<Utc>| time.format("%Y-%m-%d").to_string();
         let columns = [
@@ -118,8 +139,11 @@ async fn list(store: &Store, project: Option<&ProjectId>) -> anyhow::Result<Stri
             key.scopes.join(","),
             day(key.created_at),
             key.expires_at.map_or_else(|| "never".to_owned(), day),
+            key.source.unwrap_or_else(|| "made".to_owned()),
             key.name.unwrap_or_default(),
         ];
+        // Names are anybody's words, and this is somebody's terminal.
+        let columns = columns.map(|text| text.escape_debug().to_string());
         said.push_str(&columns.join("\t"));
         said.push('\n');
     }

@@ -8,9 +8,10 @@
 //! - [`auth`], [`browsers`], [`limits`], [`reads`], [`request_id`]: what happens to every request on its way.
 //! - [`embedded_postgres`]: the private Postgres; yields a database URL, nothing else knows.
 //! - [`self_metrics`]: what xtrace says of itself.
-//! - [`exit`]: exit codes.
+//! - [`exit`]: exit codes. [`privileges`]: root is left before anything listens.
 //! - [`secrets`]: credentials that nobody configured, made on first start.
 
+mod account;
 pub mod api;
 pub mod auth;
 pub mod browsers;
@@ -23,6 +24,7 @@ pub mod exit;
 pub mod gateway;
 pub mod limits;
 pub mod listener;
+pub mod privileges;
 pub mod reads;
 pub mod receivers;
 pub mod request_id;

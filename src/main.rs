@@ -3,16 +3,17 @@
 use std::process::ExitCode;
 
 use xtrace::config::{Cli, Command};
-use xtrace::{commands, exit, server, telemetry};
+use xtrace::{commands, exit, privileges, server, telemetry};
 
 /// A span is dozens of small allocations, made by one thread and freed by another.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::from_command_line();
+    let mut cli = Cli::from_command_line();
     telemetry::init(cli.log_format);
-    match run(cli.command) {
+    let outcome = privileges::leave_root(&mut cli.command).and_then(|()| run(cli.command));
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The chain of causes on one line: what failed, and why.

@@ -87,6 +87,22 @@ pub fn load_or_make(config: &ServeConfig, data_dir: &Path) -> anyhow::Result<Sec
     })
 }
 
+/// Writes a new pair into the file of credentials, if that holds the old one.
+pub fn replace_pair(data_dir: &Path, old_public: &str, new: &KeyPair) -> anyhow::Result<bool> {
+    let file = data_dir.join(FILE);
+    let Some(text) = read(&file)? else {
+        return Ok(false);
+    };
+    let Some((mut kept, _)) = Kept::parse(&text).filter(|(kept, _)| kept.public == old_public)
+    else {
+        return Ok(false);
+    };
+    kept.public.clone_from(&new.public);
+    kept.secret.clone_from(&new.secret);
+    kept.write(&file)?;
+    Ok(true)
+}
+
 /// The file's content: four lines that a shell can source.
 struct Kept {
     token: String,

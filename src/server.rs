@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use xtrace_model::ProjectId;
+use xtrace_store::configured_keys::{Configured, configure};
 use xtrace_store::{
     Options, Retention, Store, Unusable, Writer, WriterLimits, keys, maintenance, metrics,
     projects, usage,
@@ -209,6 +210,10 @@ impl Server {
             }
         }
         secrets.say_what_is_to_be_known();
+        warn_of_exposure(
+            [Some(address), otlp_http_address, otlp_grpc_address],
+            &store,
+        );
         Ok(Self {
             address,
             otlp_http_address,
@@ -288,6 +293,23 @@ pub(crate) async fn open_database(
     }
 }
 
+/// Says what others on the network could read.
+fn warn_of_exposure(addresses: [Option<SocketAddr>; 3], store: &Store) {
+    let open = addresses.into_iter().flatten();
+    for address in open.filter(|address| !address.ip().is_loopback()) {
+        tracing::warn!(
+            "{address} can be reached from elsewhere, and xtrace speaks plain HTTP: tokens and payloads can be \
+             read on the way unless a proxy ends TLS before it (docs/security.md)"
+        );
+    }
+    if store.trusts_the_network() {
+        tracing::warn!(
+            "the connection to the database does not check whom it talks to; add sslmode=verify-full to \
+             DATABASE_URL"
+        );
+    }
+}
+
 pub(crate) fn open_store(options: &Options) -> anyhow::Result<Store> {
     Store::new(options)
         .map_err(|error| BadSetting(format!("DATABASE_URL is malformed: {error}")).into())
@@ -304,6 +326,9 @@ fn make_secrets(config: &ServeConfig) -> anyhow::Result<Secrets> {
     secrets::load_or_make(config, &data_dir)
 }
 
+/// Key pairs that are named at start, at most.
+const NAMED_MAX: usize = 20;
+
 /// What a database needs before requests are served from it.
 struct Preparation {
     store: Store,
@@ -316,8 +341,37 @@ impl Preparation {
         self.store.migrate().await?;
         let now = Utc::now();
         projects::ensure(&self.store, &self.project, now).await?;
+        self.open_pair().await
+    }
+
+    /// Opens the configured pair, and says which pairs open the project.
+    async fn open_pair(&self) -> Result<(), Unusable> {
         let KeyPair { public, secret } = &self.pair;
-        keys::put(&self.store, &self.project, public, secret, now).await?;
+        let (store, now) = (&self.store, Utc::now());
+        match configure(store, &self.project, (public, secret), now).await? {
+            Configured::Open { ended } if !ended.is_empty() => tracing::warn!(
+                "ended key pairs that are no longer configured: {}",
+                ended.join(", ")
+            ),
+            Configured::Open { .. } => {}
+            Configured::Closed => tracing::warn!(
+                "the configured key pair {public} was revoked or has expired, and stays closed; \
+                 configure another, or make one with `xtrace keys create`"
+            ),
+            Configured::OfAnother => {
+                return Err(Unusable::Unfit(format!(
+                    "the configured public key {public} opens another project than {}; configure \
+                     another pair, or set DEFAULT_PROJECT_ID to that project",
+                    self.project
+                )));
+            }
+        }
+        let open = keys::list(store, Some(&self.project)).await?;
+        let open = open
+            .into_iter()
+            .filter(|key| key.expires_at.is_none_or(|end| end > now));
+        let open: Vec<String> = open.take(NAMED_MAX).map(|key| key.public_key).collect();
+        tracing::info!("key pairs that open {}: {}", self.project, open.join(", "));
         Ok(())
     }
 

@@ -28,7 +28,7 @@ impl Postgres {
 
     /// A new, empty database; its URL.
     pub(crate) async fn database(&self, name: &str) -> String {
-        let url = self.server.database_url();
+        let url = self.server.superuser_url();
         let mut connection = PgConnection::connect(&url).await.unwrap();
         let statement = AssertSqlSafe(format!("create database {name} template template0"));
         sqlx::query(statement)
@@ -40,7 +40,7 @@ impl Postgres {
 
     /// Removes a database, so that the next part starts with an idle server.
     pub(crate) async fn drop_database(&self, name: &str) {
-        let mut connection = PgConnection::connect(&self.server.database_url())
+        let mut connection = PgConnection::connect(&self.server.superuser_url())
             .await
             .unwrap();
         for statement in [

@@ -19,6 +19,10 @@ pub struct DatabaseConfig {
     /// root, else $XDG_DATA_HOME/xtrace or ~/.local/share/xtrace.
     #[arg(long, env = "XTRACE_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Account that a process becomes that was started as root, by name or number. Unset: `xtrace`
+    /// where there is such an account, else a user id that no account has.
+    #[arg(long = "user", env = "XTRACE_USER", value_name = "USER")]
+    user: Option<String>,
     /// Directory of the Postgres programs (postgres, initdb). Unset: PATH, pg_config, then the
     /// newest of /usr/lib/postgresql/*/bin.
     #[arg(long, env = "XTRACE_PG_BIN", value_name = "DIR")]
@@ -56,8 +60,20 @@ impl DatabaseConfig {
     pub fn running(&self) -> anyhow::Result<Option<String>> {
         match self.database() {
             Database::Url(_) => Ok(None),
-            Database::Embedded { .. } => EmbeddedPostgres::running(&self.data_dir()?),
+            Database::Embedded { .. } => Ok(EmbeddedPostgres::running(&self.data_dir()?)),
         }
+    }
+
+    /// The chosen account.
+    pub(super) fn user(&self) -> Option<String> {
+        self.user.clone()
+    }
+
+    /// Where files are kept, also once the process runs as another user.
+    pub(crate) fn pin_data_dir(&mut self) -> anyhow::Result<PathBuf> {
+        let dir = self.data_dir()?;
+        self.data_dir = Some(dir.clone());
+        Ok(dir)
     }
 
     /// Where files are kept.

@@ -40,6 +40,18 @@ pub enum KeysCommand {
         #[arg(long, value_parser = parse_project)]
         project: Option<ProjectId>,
     },
+    /// Put a new key pair in the place of one, with its project and scopes; prints both keys. The
+    /// generated pair changes in the file of credentials too.
+    Rotate {
+        /// Where data lives.
+        #[command(flatten)]
+        database: DatabaseConfig,
+        /// Hours that the old pair goes on to open the project.
+        #[arg(long, default_value = "0", value_parser = clap::value_parser!(u32).range(0..=8760))]
+        grace_hours: u32,
+        /// Its public key, or its id.
+        key: String,
+    },
     /// End a key pair; servers know within a second.
     Revoke {
         /// Where data lives.
@@ -55,6 +67,7 @@ impl KeysCommand {
         match self {
             Self::Create { database, .. }
             | Self::List { database, .. }
+            | Self::Rotate { database, .. }
             | Self::Revoke { database, .. } => database,
         }
     }
@@ -64,6 +77,7 @@ impl KeysCommand {
         match self {
             Self::Create { database, .. }
             | Self::List { database, .. }
+            | Self::Rotate { database, .. }
             | Self::Revoke { database, .. } => database,
         }
     }

@@ -244,6 +244,31 @@ impl Cli {
 }
 
 impl Command {
+    /// Where data lives and whom root becomes, of a command that needs a database.
+    pub(crate) fn database_mut(&mut self) -> Option<(&mut DatabaseConfig, Option<String>)> {
+        let database = match self {
+            Self::Serve(config) => &mut config.database,
+            Self::Migrate(database) => database,
+            Self::Keys(command) => command.database_mut(),
+            Self::Reprice(config) => &mut config.database,
+            Self::Healthcheck(_) | Self::Version => return None,
+        };
+        let user = database.user();
+        Some((database, user))
+    }
+
+    /// Whether files are kept in the data directory: the private Postgres, or generated credentials.
+    pub(crate) fn keeps_files(&mut self) -> bool {
+        let lacks_secrets = match self {
+            Self::Serve(config) => config.lacks_secrets(),
+            _ => false,
+        };
+        let is_embedded = self
+            .database_mut()
+            .is_some_and(|(database, _)| matches!(database.database(), Database::Embedded { .. }));
+        lacks_secrets || is_embedded
+    }
+
     fn take_secrets(&mut self) -> Result<(), String> {
         match self {
             Self::Serve(config) => config.take_secrets(),
@@ -282,6 +307,11 @@ impl ServeConfig {
             chars.is_some_and(|chars| chars < crate::secrets::SECRET_CHARS)
         });
         short.map(|(variable, _)| variable).collect()
+    }
+
+    /// Whether credentials have to be generated.
+    pub fn lacks_secrets(&self) -> bool {
+        !matches!(self.key_pair(), Ok(Some(_))) || self.api_token().is_none()
     }
 
     /// The configured token of administrators.

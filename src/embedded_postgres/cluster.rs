@@ -55,7 +55,7 @@ impl Cluster {
         }
         let initdb = programs.path("initdb");
         let output = owner
-            .command(&initdb)
+            .command_by_name(&initdb)
             .arg("--pgdata")
             .arg(&unfinished)
             .args([
@@ -63,6 +63,7 @@ impl Cluster {
                 "--auth=trust",
                 "--encoding=UTF8",
                 "--locale=C.UTF-8",
+                "--data-checksums",
             ])
             .output()
             .await
@@ -75,9 +76,10 @@ impl Cluster {
                 .find(|line| !line.trim().is_empty())
                 .unwrap_or_default();
             bail!(
-                "{} could not make {}: {last}",
+                "{} could not make {}: {last}{}",
                 initdb.display(),
-                unfinished.display()
+                unfinished.display(),
+                owner.hint()
             );
         }
         fs::rename(&unfinished, &self.dir)?;

@@ -1,6 +1,6 @@
 //! The running server: started or adopted, restarted when it dies, stopped.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::task::JoinHandle;
@@ -16,10 +15,10 @@ use tokio::task::JoinHandle;
 use super::cluster::Cluster;
 use super::owner::Owner;
 use super::programs::Programs;
+use super::{log, memory, postmaster};
 
 /// Postgres replays its log after a crash; more than this needs a look at its own log.
 const START_TIMEOUT: Duration = Duration::from_mins(2);
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(5);
 const WATCH: Duration = Duration::from_millis(500);
 
@@ -73,17 +72,12 @@ impl Server {
     pub(super) async fn stop(self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.watcher.abort();
-        let Some(pid) = self.launch.pid() else { return };
-        if kill_process(pid, Signal::INT).is_err() {
-            return;
-        }
-        let began = Instant::now();
-        while test_kill_process(pid).is_ok() && self.launch.pid() == Some(pid) {
-            if began.elapsed() > STOP_TIMEOUT {
-                tracing::warn!("the private Postgres takes long to stop and is left to itself");
-                return;
-            }
-            tokio::time::sleep(POLL).await;
+        let cluster = self.launch.cluster.dir.clone();
+        let stopped = tokio::task::spawn_blocking(move || {
+            postmaster::of(&cluster).is_none_or(|pid| postmaster::stop(&cluster, pid))
+        });
+        if !stopped.await.unwrap_or(false) {
+            tracing::warn!("the private Postgres takes long to stop and is left to itself");
         }
     }
 }
@@ -92,9 +86,10 @@ impl Server {
 async fn watch(launch: Arc<Launch>, stopping: Arc<AtomicBool>) {
     loop {
         tokio::time::sleep(WATCH).await;
-        let lives = launch
-            .pid()
-            .is_some_and(|pid| test_kill_process(pid).is_ok());
+        if let Err(error) = log::keep_short(&launch.cluster.log) {
+            tracing::debug!(%error, "the log of the private Postgres can't be moved aside");
+        }
+        let lives = postmaster::of(&launch.cluster.dir).is_some();
         if lives || stopping.load(Ordering::SeqCst) {
             continue;
         }
@@ -106,12 +101,6 @@ async fn watch(launch: Arc<Launch>, stopping: Arc<AtomicBool>) {
 }
 
 impl Launch {
-    /// The process that owns the data directory, by the file that it writes.
-    fn pid(&self) -> Option<Pid> {
-        let file = fs::read_to_string(self.cluster.dir.join("postmaster.pid")).ok()?;
-        Pid::from_raw(file.lines().next()?.trim().parse().ok()?)
-    }
-
     /// Whether a server accepts connections and is through with its recovery.
     async fn answers(&self) -> bool {
         if UnixStream::connect(self.socket_dir.join(".s.PGSQL.5432"))
@@ -162,10 +151,7 @@ impl Launch {
     }
 
     fn spawn(&self) -> anyhow::Result<Child> {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.cluster.log);
+        let log = log::open(&self.cluster.log);
         let log =
             log.with_context(|| format!("{} can't be written", self.cluster.log.display()))?;
         let postgres = self.programs.path("postgres");
@@ -183,13 +169,19 @@ impl Launch {
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {
-        let shared_mb = (memory_mb() / 4).clamp(128, 4096);
+        let memory = memory::mib();
+        let shared_mb = (memory / 4).clamp(32, 4096);
         let mut settings = vec![
             (
                 "unix_socket_directories",
                 format!("\"{}\"", self.socket_dir.display()),
             ),
             ("shared_buffers", format!("{shared_mb}MB")),
+            ("work_mem", format!("{}MB", (memory / 64).clamp(4, 32))),
+            (
+                "maintenance_work_mem",
+                format!("{}MB", (memory / 16).clamp(16, 256)),
+            ),
         ];
         settings.extend(
             SETTINGS
@@ -214,7 +206,7 @@ impl Launch {
 }
 
 /// What the private Postgres is told. Durability stays on: an acknowledged row survives a crash.
-const SETTINGS: [(&str, &str); 22] = [
+const SETTINGS: [(&str, &str); 23] = [
     ("listen_addresses", ""),
     ("unix_socket_permissions", "0700"),
     ("fsync", "on"),
@@ -231,17 +223,12 @@ const SETTINGS: [(&str, &str); 22] = [
     ("default_toast_compression", "lz4"),
     ("jit", "off"),
     ("random_page_cost", "1.1"),
-    ("work_mem", "32MB"),
-    ("maintenance_work_mem", "256MB"),
     ("autovacuum_vacuum_insert_scale_factor", "0.05"),
     ("max_connections", "100"),
     ("log_min_messages", "warning"),
     ("log_timezone", "UTC"),
+    // Statements and the details of errors quote what people sent.
+    ("log_error_verbosity", "terse"),
+    ("log_min_error_statement", "panic"),
+    ("temp_file_limit", "8GB"),
 ];
-
-fn memory_mb() -> u64 {
-    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kb = total.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kb.unwrap_or(1 << 20) / 1024
-}

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sqlx::PgPool;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::sync::watch;
 use xtrace_model::ProjectId;
 use xtrace_model::price::PriceList;
@@ -127,6 +127,17 @@ impl Store {
             is_starting
         });
         Ok(())
+    }
+
+    /// Whether rows and the password travel to another host without a check of its certificate.
+    pub fn trusts_the_network(&self) -> bool {
+        let host = self.connect.get_host();
+        let is_here = self.connect.get_socket().is_some()
+            || host == "localhost"
+            || host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|ip| ip.is_loopback());
+        !is_here && !matches!(self.connect.get_ssl_mode(), PgSslMode::VerifyFull)
     }
 
     /// Judges the database and changes nothing.

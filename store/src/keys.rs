@@ -34,6 +34,7 @@ pub struct ApiKeySummary {
     pub scopes: Vec<String>,
     pub created_at: DateTime<Utc>,
     pub expires_at: Option<DateTime<Utc>>,
+    pub source: Option<String>,
 }
 
 /// A key pair that is to be.
@@ -93,7 +94,7 @@ pub async fn find(store: &Store, public_key: &str) -> Result<Option<ApiKey>, Sto
     Ok(key)
 }
 
-/// Makes a key pair open the project from now on, whatever it opened before.
+/// Makes a key pair open the project from now on; that of another project stays as it is.
 pub async fn put(
     store: &Store,
     project: &ProjectId,
@@ -104,8 +105,9 @@ pub async fn put(
     sqlx::query(
         "insert into api_keys (public_key, project_id, secret_hash, created_at, id, display_secret)
          values ($1, $2, $3, $4, $5, $6)
-         on conflict (public_key) do update set project_id = excluded.project_id,
-            secret_hash = excluded.secret_hash, display_secret = excluded.display_secret",
+         on conflict (public_key) do update set secret_hash = excluded.secret_hash,
+            display_secret = excluded.display_secret
+          where api_keys.project_id = excluded.project_id",
     )
     .bind(public_key)
     .bind(project.as_str())
@@ -119,8 +121,9 @@ pub async fn put(
     Ok(())
 }
 
-const SUMMARY: &str =
-    "id, project_id, public_key, display_secret, name, scopes, created_at, expires_at";
+/// The source is read so that it may be missing: lists are shown of older schemas too.
+const SUMMARY: &str = "id, project_id, public_key, display_secret, name, scopes, created_at, expires_at, \
+    to_jsonb(api_keys) ->> 'source' as source";
 
 /// Adds a key pair.
 pub async fn add(
@@ -169,20 +172,73 @@ pub async fn list(
     Ok(found)
 }
 
-/// Ends a key pair, named by its id or its public key; whether there was one.
+/// Ends a key pair, named by its id or its public key; whether there was one. That of a configuration
+/// keeps its row, closed, so that the next start does not open it again.
 pub async fn revoke(
     store: &Store,
     project: Option<&ProjectId>,
     name: &str,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "delete from api_keys where (id = $1 or public_key = $1)
-            and ($2::text is null or project_id = $2)",
+    let project = project.map(ProjectId::as_str);
+    let ended: u64 = sqlx::query(
+        "update api_keys set expires_at = now()
+          where (id = $1 or public_key = $1) and ($2::text is null or project_id = $2)
+            and to_jsonb(api_keys) ->> 'source' = 'configured'
+            and (expires_at is null or expires_at > now())",
     )
     .bind(name)
-    .bind(project.map(ProjectId::as_str))
+    .bind(project)
     .execute(store.write())
-    .await?;
+    .await?
+    .rows_affected();
+    let deleted = sqlx::query(
+        "delete from api_keys
+          where (id = $1 or public_key = $1) and ($2::text is null or project_id = $2)
+            and to_jsonb(api_keys) ->> 'source' is distinct from 'configured'",
+    )
+    .bind(name)
+    .bind(project)
+    .execute(store.write())
+    .await?
+    .rows_affected();
     store.keys_changed();
-    Ok(done.rows_affected() > 0)
+    Ok(ended + deleted > 0)
+}
+
+/// Puts a new pair in the place of one, with its project, name, scopes and source; the old one ends at a
+/// time. Whether there was an open one of that id or public key, and its public key.
+pub async fn rotate(
+    store: &Store,
+    name: &str,
+    (public_key, secret_key): (&str, &str),
+    (now, old_ends_at): (DateTime<Utc>, DateTime<Utc>),
+) -> Result<Option<String>, StoreError> {
+    let mut transaction = store.write().begin().await?;
+    let old: Option<String> = sqlx::query_scalar(
+        "insert into api_keys (public_key, project_id, secret_hash, created_at, id, display_secret, name,
+                scopes, expires_at, source)
+         select $2, project_id, $3, $4, $5, $6, name, scopes, expires_at, source from api_keys
+          where (id = $1 or public_key = $1) and (expires_at is null or expires_at > $4)
+          limit 1
+         returning (select public_key from api_keys where id = $1 or public_key = $1 limit 1)",
+    )
+    .bind(name)
+    .bind(public_key)
+    .bind(hash_key_pair(public_key, secret_key).as_slice())
+    .bind(now)
+    .bind(uuid::Uuid::new_v4().to_string())
+    .bind(display_secret(secret_key))
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some(old) = old else {
+        return Ok(None);
+    };
+    sqlx::query("update api_keys set expires_at = least(expires_at, $2) where public_key = $1")
+        .bind(&old)
+        .bind(old_ends_at)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    store.keys_changed();
+    Ok(Some(old))
 }

@@ -15,6 +15,7 @@
 pub mod analytics;
 pub mod annotation_queues;
 pub mod comments;
+pub mod configured_keys;
 mod connect;
 pub mod daily;
 mod database;
@@ -38,6 +39,7 @@ mod partitions;
 pub mod pending;
 mod pooler;
 pub mod price_book;
+pub mod private_cluster;
 pub mod projects;
 pub mod prompts;
 mod reading;

@@ -59,13 +59,11 @@ impl Xtrace {
             TOKEN,
             "--admin-token",
             ADMIN_TOKEN,
-            "--xtrace-public-key",
-            PUBLIC_KEY,
-            "--xtrace-secret-key",
-            SECRET_KEY,
         ];
         // Tests read as often as they like, and their fixtures are old.
         let lenient = [
+            ["--xtrace-public-key", PUBLIC_KEY],
+            ["--xtrace-secret-key", SECRET_KEY],
             ["--otlp-http-addr", "off"],
             ["--otlp-grpc-addr", "off"],
             ["--rate-limit-qps", "0"],
@@ -283,25 +281,26 @@ pub(crate) async fn new_database() -> String {
         std::process::id(),
         NUMBER.fetch_add(1, Ordering::Relaxed)
     );
-    let server = postgres().await;
+    let server = superuser_url().await;
     let mut connection = PgConnection::connect(server).await.unwrap();
-    let statement = AssertSqlSafe(format!("create database {name} template template0"));
-    sqlx::query(statement)
+    let statement = format!("create database {name} owner xtrace template template0");
+    sqlx::query(AssertSqlSafe(statement))
         .execute(&mut connection)
         .await
         .unwrap();
-    server.replace("/postgres?", &format!("/{name}?"))
+    let own = server.replace("/postgres?", &format!("/{name}?"));
+    own.replace("postgres://postgres@", "postgres://xtrace@")
 }
 
-/// The run's Postgres. It outlives the runtime of the test that started it; a watchdog stops it
+/// The run's Postgres, as its superuser. It outlives the runtime of the test that started it; a watchdog stops it
 /// and removes its data when the run ends.
-async fn postgres() -> &'static str {
+pub(crate) async fn superuser_url() -> &'static str {
     static POSTGRES: OnceCell<String> = OnceCell::const_new();
     POSTGRES
         .get_or_init(|| async {
             let dir = temp_dir("it-postgres");
             let postgres = EmbeddedPostgres::start(&dir, None).await.unwrap();
-            let url = postgres.database_url();
+            let url = postgres.superuser_url();
             // Its tests restart it; here it just runs until the watchdog stops it.
             std::mem::forget(postgres);
             watch(&dir);

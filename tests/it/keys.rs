@@ -5,7 +5,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Keys, PUBLIC_KEY, SECRET_KEY, Xtrace, answer, new_database};
+use crate::harness::{Keys, PUBLIC_KEY, SECRET_KEY, TOKEN, Xtrace, answer, new_database};
 use crate::process::{output, xtrace as program};
 
 async fn project(xtrace: &Xtrace, name: &str) -> String {
@@ -342,6 +342,95 @@ async fn a_project_goes_with_all_that_is_its() {
     }
 }
 
+/// The pair of the configuration, changed, revoked, rotated; and one that is another project's.
+#[tokio::test(flavor = "multi_thread")]
+async fn configured_pairs_end_when_they_are_replaced_or_revoked() {
+    let database = new_database().await;
+    let pair = |name: &str| Keys {
+        public: format!("pk-lf-{name}"),
+        secret: format!("sk-lf-{name}-0123456789-0123456789-0123456789"),
+    };
+    let start = async |keys: &Keys| {
+        let flags = [
+            "--xtrace-public-key",
+            &keys.public,
+            "--xtrace-secret-key",
+            &keys.secret,
+        ];
+        Xtrace::start_on(&database, &flags).await
+    };
+    let reads = async |xtrace: &Xtrace, keys: &Keys| {
+        status(xtrace, keys, Method::GET, "/api/public/projects", json!({})).await
+    };
+    let run = async |arguments: &[&str]| {
+        output(
+            program()
+                .args(arguments)
+                .args(["--database-url", &database]),
+        )
+        .await
+    };
+    let (first, second) = (pair("first"), pair("second"));
+    let xtrace = start(&first).await;
+    let made = xtrace.project("default").await;
+    xtrace.server.stop().await.unwrap();
+    let xtrace = start(&second).await;
+    assert_eq!(reads(&xtrace, &first).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(reads(&xtrace, &second).await, StatusCode::OK);
+    assert_eq!(
+        reads(&xtrace, &made).await,
+        StatusCode::OK,
+        "keys that were made stay"
+    );
+
+    // Another pair takes its place; the old one does not come back with a restart.
+    let (code, said, complained) = run(&["keys", "rotate", &second.public]).await;
+    assert_eq!(code, Some(0), "{complained}");
+    let value = |name: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().strip_prefix('=').unwrap().to_owned()
+    };
+    let rotated = Keys {
+        public: value("LANGFUSE_PUBLIC_KEY"),
+        secret: value("LANGFUSE_SECRET_KEY"),
+    };
+    xtrace.server.stop().await.unwrap();
+    let xtrace = start(&second).await;
+    assert_eq!(reads(&xtrace, &second).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(reads(&xtrace, &rotated).await, StatusCode::OK);
+    xtrace.server.stop().await.unwrap();
+    let xtrace = start(&rotated).await;
+    assert_eq!(run(&["keys", "revoke", &rotated.public]).await.0, Some(0));
+    xtrace.server.stop().await.unwrap();
+    let xtrace = start(&rotated).await;
+    assert_eq!(reads(&xtrace, &rotated).await, StatusCode::UNAUTHORIZED);
+
+    // Another project's key is not taken from it.
+    let theirs = xtrace.project("theirs").await;
+    let line = [
+        "serve",
+        "--bind-addr",
+        "127.0.0.1:0",
+        "--api-bearer-token",
+        TOKEN,
+    ];
+    let mut command = program();
+    command.args(line).args(["--database-url", &database]);
+    command.args([
+        "--xtrace-public-key",
+        &theirs.public,
+        "--xtrace-secret-key",
+        &second.secret,
+    ]);
+    let (code, _, said) = output(&mut command).await;
+    assert_eq!(code, Some(3), "{said}");
+    assert!(
+        said.contains("opens another project than default"),
+        "{said}"
+    );
+    assert_eq!(reads(&xtrace, &theirs).await, StatusCode::OK);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_looks_after_keys_and_prices() {
     let database = new_database().await;
@@ -410,6 +499,17 @@ async fn the_command_line_looks_after_keys_and_prices() {
         "{said}"
     );
     assert!(!said.contains(&keys.secret));
+    // Names are anybody's words.
+    let name = "a\u{1b}[2J\tname\u{202e}";
+    assert_eq!(
+        run(&["keys", "create", "--project", "cli", "--name", name])
+            .await
+            .0,
+        Some(0)
+    );
+    let (_, said, _) = run(&["keys", "list", "--project", "cli"]).await;
+    let escaped = said.contains(r"a\u{1b}[2J\tname\u{202e}");
+    assert!(escaped && !said.contains('\u{1b}'), "{said}");
     assert_eq!(run(&["keys", "revoke", &keys.public]).await.0, Some(0));
     let (code, _, complained) = run(&["keys", "revoke", &keys.public]).await;
     assert_eq!(code, Some(1));

@@ -29,6 +29,7 @@ mod otlp_grpc; // OTLP over gRPC, frame by frame
 mod otlp_http; // encodings, protocols, browsers, listeners
 mod otlp_metrics; // nothing is lost; percentiles, growth
 mod poison; // what Postgres refuses fails alone
+mod privileges; // whom processes run as, whom data belongs to
 mod process; // the program: command line, private Postgres, signals
 mod retention; // old data goes, young data stays
 mod routes; // every route, for tables that must leave none out

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use xtrace::embedded_postgres::EmbeddedPostgres;
 
 use crate::harness::{
-    SeparateXtrace, TOKEN, Xtrace, answer, free_port, new_database, temp_dir, watch,
+    SeparateXtrace, TOKEN, Xtrace, answer, free_port, new_database, superuser_url, temp_dir, watch,
 };
 use crate::process::{kill, output, xtrace};
 
@@ -67,21 +67,21 @@ async fn databases_that_will_not_do_are_named_with_a_code() {
     let foreign = new_database().await;
     execute(&foreign, "create table traces (id text primary key)").await;
     let missing = new_database().await.replace("it_", "never_made_");
-    let latin = new_database().await;
+    let server = superuser_url().await;
     execute(
-        &latin,
+        server,
         "create database latin encoding 'LATIN1' locale 'C' template template0",
     )
     .await;
-    let (before, after) = latin.split_once("/it_").unwrap();
-    let latin = format!("{before}/latin?{}", after.split_once('?').unwrap().1);
+    let latin = server.replace("/postgres?", "/latin?");
     let poor = new_database().await;
+    execute(server, "create role poor login").await;
     execute(
-        &poor,
-        "create role poor login; revoke create on schema public from public",
+        &poor.replace("xtrace@", "postgres@"),
+        "revoke create on schema public from public",
     )
     .await;
-    let poor = poor.replace("postgres://postgres@", "postgres://poor@");
+    let poor = poor.replace("xtrace@", "poor@");
     for (url, code, words) in [
         (&newer, 7, "it needs xtrace 99.1.0 or newer, and this is 0."),
         (

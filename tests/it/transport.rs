@@ -23,7 +23,7 @@ async fn over_tcp(url: &str) -> String {
         }
     });
     format!(
-        "postgres://postgres@{address}{}?sslmode=disable",
+        "postgres://xtrace@{address}{}?sslmode=disable",
         parsed.path()
     )
 }
