@@ -105,6 +105,10 @@ fn describe() {
             "Requests and items refused, by cause",
         ),
         (
+            "xtrace_reads_refused_total",
+            "Reads that found no connection, no memory, or too many bytes",
+        ),
+        (
             "xtrace_repaired_total",
             "Values stored otherwise than they were sent, by what was done",
         ),

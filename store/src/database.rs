@@ -66,6 +66,7 @@ enum Standing {
 #[derive(Clone)]
 pub struct Store {
     read: PgPool,
+    access: PgPool,
     write: PgPool,
     background: PgPool,
     connect: PgConnectOptions,
@@ -80,6 +81,9 @@ pub struct Store {
 /// Each writer keeps one; the others make partitions and sum traces up.
 const WRITE_CONNECTIONS_MAX: u32 = 8;
 const BACKGROUND_CONNECTIONS_MAX: u32 = 3;
+/// Look-ups of keys and of readiness wait for no question of anybody, and never take long.
+const ACCESS_CONNECTIONS_MAX: u32 = 2;
+const ACCESS_STATEMENT_MAX: Duration = Duration::from_secs(2);
 
 impl Store {
     /// Prepares pools; connects when first needed.
@@ -101,6 +105,11 @@ impl Store {
                 &connect,
                 read,
                 options.read_connections_max + reading::EXTRA_CONNECTIONS,
+            ),
+            access: connect::pool(
+                &connect,
+                Purpose::Read(ACCESS_STATEMENT_MAX),
+                ACCESS_CONNECTIONS_MAX,
             ),
             write: connect::pool(&connect, Purpose::Write, WRITE_CONNECTIONS_MAX),
             background: connect::pool(&connect, Purpose::Background, BACKGROUND_CONNECTIONS_MAX),
@@ -169,7 +178,7 @@ impl Store {
             Standing::Starting(reason) => return Readiness::NotReady(reason.clone()),
             Standing::Stopping => return Readiness::NotReady("the service is stopping".into()),
         }
-        match sqlx::query("select 1").execute(&self.read).await {
+        match sqlx::query("select 1").execute(&self.access).await {
             Ok(_) => Readiness::Ready,
             Err(_) => Readiness::NotReady("the database does not answer".into()),
         }
@@ -178,18 +187,20 @@ impl Store {
     /// Ends all connections.
     pub async fn close(&self) {
         self.read.close().await;
+        self.access.close().await;
         self.write.close().await;
         self.background.close().await;
     }
 
     /// Name, connections in use and idle connections of each pool.
-    pub fn connections(&self) -> [(&'static str, u32, u32); 3] {
+    pub fn connections(&self) -> [(&'static str, u32, u32); 4] {
         let of = |name, pool: &PgPool| {
             let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
             (name, pool.size().saturating_sub(idle), idle)
         };
         [
             of("read", &self.read),
+            of("access", &self.access),
             of("write", &self.write),
             of("background", &self.background),
         ]
@@ -233,6 +244,11 @@ impl Store {
             pool: self.read.clone(),
             reading: self.current_reading(),
         }
+    }
+
+    /// For what opens a request, whatever else is asked.
+    pub(crate) fn access(&self) -> &PgPool {
+        &self.access
     }
 
     /// For work that no request waits for.

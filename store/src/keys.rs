@@ -89,7 +89,7 @@ pub async fn find(store: &Store, public_key: &str) -> Result<Option<ApiKey>, Sto
         "select project_id, secret_hash, scopes, expires_at from api_keys where public_key = $1",
     )
     .bind(public_key)
-    .fetch_optional(store.read())
+    .fetch_optional(store.access())
     .await?;
     Ok(key)
 }

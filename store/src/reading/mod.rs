@@ -69,6 +69,12 @@ impl Bound {
 impl From<Bound> for sqlx::Error {
     /// Executors have no errors of their own; this is the kind that no Postgres makes.
     fn from(bound: Bound) -> Self {
+        let cause = match bound {
+            Bound::Turns => "connections",
+            Bound::Memory => "memory",
+            Bound::Bytes => "bytes",
+        };
+        metrics::counter!("xtrace_reads_refused_total", "cause" => cause).increment(1);
         Self::AnyDriverError(Box::new(bound))
     }
 }
