@@ -187,9 +187,12 @@ async fn writers_never_wait_for_each_other_in_a_circle() {
     let one = Xtrace::start().await;
     let two = Xtrace::start_on(&one.database_url, &[]).await;
     let span = |trace: u32, n: u32| {
+        // Traces go from one session to another, in no order of either's keys.
+        let session = format!("s-{:03}", (trace * 37 + n * 11) % 101);
         json!({"traceId": format!("{trace:032x}"), "spanId": format!("{n:016x}"), "name": "n",
             "startTimeUnixNano": "1768471200000000000",
-            "endTimeUnixNano": (1_768_471_200_000_000_000_u64 + u64::from(n)).to_string()})
+            "endTimeUnixNano": (1_768_471_200_000_000_000_u64 + u64::from(n)).to_string(),
+            "attributes": [{"key": "session.id", "value": {"stringValue": session}}]})
     };
     // The same traces in every request, forwards and backwards, some known, some new.
     let requests = (1..=60_u32).map(|n| {

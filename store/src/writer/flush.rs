@@ -21,6 +21,7 @@ use super::known::Look;
 use super::partitions::KnownDays;
 use super::queue::Taken;
 use super::request::Part;
+use super::sessions::{self, KnownSessions};
 use super::{combine, encode, known, logs, scores};
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
 use crate::{Store, StoreError, metrics as points};
@@ -40,6 +41,7 @@ pub(super) struct Flusher {
     store: Store,
     connection: Option<PoolConnection<Postgres>>,
     days: KnownDays,
+    sessions: KnownSessions,
 }
 
 /// What a transaction writes.
@@ -98,6 +100,7 @@ impl Flusher {
             store,
             connection: None,
             days: KnownDays::default(),
+            sessions: KnownSessions::default(),
         }
     }
 
@@ -198,6 +201,7 @@ impl Flusher {
                 // What the other side of a lost connection knows now is not certain: it may be another server,
                 // that was promoted without the last commits.
                 self.store.series().forget_all();
+                self.sessions.forget();
                 none.insert(acquired.map_err(StoreError::from)?)
             }
         };
@@ -208,8 +212,14 @@ impl Flusher {
         let groups = combine::by_trace(batches);
         let mut written = Written::default();
         if !groups.is_empty() {
-            written =
-                write_documents(&mut transaction, (method, &books), groups, plan, now).await?;
+            written = write_documents(
+                &mut transaction,
+                (method, &books, &self.sessions),
+                groups,
+                plan,
+                now,
+            )
+            .await?;
         }
         // Written once: the stage of known traces comes after that of new ones.
         let mut new_series = Vec::new();
@@ -221,6 +231,7 @@ impl Flusher {
         }
         transaction.commit().await?;
         written.count();
+        self.sessions.remember(written.sessions);
         self.store.series().remember(&new_series, now.date_naive());
         Ok(())
     }
@@ -295,22 +306,29 @@ async fn books(
 
 async fn write_documents(
     connection: &mut PgConnection,
-    (method, books): (Method, &Books),
+    (method, books, sessions): (Method, &Books, &KnownSessions),
     groups: Vec<Group<'_>>,
     (stage, look): (Stage, Look),
     now: DateTime<Utc>,
 ) -> Result<Written, Setback> {
     let mut known = known::read(connection, &groups, look).await?;
     let mut changes = changes::merge(groups, &mut known, books, now);
+    // Before all else, so that no writer waits for a session while it holds a trace; those of known traces too
+    // before these are locked, in the stage after that of new ones.
+    let sessions = sessions.make(connection, &changes).await?;
     if stage == Stage::New {
         changes.retain(Change::is_new);
     }
     if changes.is_empty() {
-        return Ok(Written::default());
+        return Ok(Written {
+            sessions,
+            ..Written::default()
+        });
     }
     let written = Written {
         traces: changes.len(),
         observations: changes.iter().map(|change| change.observations.len()).sum(),
+        sessions,
         ..Written::default()
     };
     write_changes(connection, method, &known, changes, now).await?;
@@ -352,6 +370,8 @@ struct Written {
     points: usize,
     logs: u64,
     scores: u64,
+    /// Those whose rows are there now.
+    sessions: Vec<sessions::Key>,
 }
 
 impl Written {

@@ -8,7 +8,7 @@
 //! - `flush`: one transaction, from reading to answering.
 //! - `combine` → `known` → `changes` (with `rollup`, `durations`): what came, what is stored, what differs.
 //! - `encode` → `insert`, `copy`: documents as rows, rows as bytes.
-//! - `logs`: log records. `scores`: scores. `reprice`: stored
+//! - `logs`: log records. `scores`: scores. `sessions`: rows of sessions. `reprice`: stored
 //!   observations at new prices. `partitions`: days that rows need.
 
 mod changes;
@@ -27,6 +27,7 @@ mod request;
 mod rollup;
 mod room;
 mod scores;
+mod sessions;
 
 pub use flush::encoded_bytes;
 pub(crate) use flush::sum_up_again;
