@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sqlx::Connection;
 use xtrace_model::ProjectId;
@@ -299,18 +300,34 @@ async fn series_have_a_limit() {
     for (status, body) in futures_util::future::join_all((0..8).map(|_| send("a", 0..10))).await {
         assert_eq!(status, 200, "{body}");
     }
+    // One more: its points are left out, those of the others stored, and the answer says both.
     let (status, body) = send("a", 5..11).await;
-    assert_eq!(status, 400);
-    assert!(
-        body["message"]
-            .as_str()
-            .unwrap()
-            .starts_with("series limit: 1 points"),
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body["data"]["rejected"], 1, "{body}");
+    let reason = body["data"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("series limit: 1 points"), "{body}");
+    assert_eq!(send("a", 0..10).await.1["data"], Value::Null);
+    assert_eq!(send("b", 0..4).await.1["data"], Value::Null);
+    // Of new ones, as many as there is room for.
+    let (status, body) = send("b", 3..8).await;
+    assert_eq!(
+        (status, &body["data"]["rejected"]),
+        (StatusCode::OK, &json!(3)),
         "{body}"
     );
-    assert_eq!(send("a", 0..10).await.0, 200);
-    assert_eq!(send("b", 0..5).await.0, 200);
-    assert_eq!(send("c", 0..1).await.0, 400);
+    // Nothing can be stored.
+    let (status, body) = send("c", 0..1).await;
+    assert_eq!(status, 400);
+    let message = body["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("series limit: 1 points") && message.ends_with("Nothing was taken"),
+        "{body}"
+    );
+    let other = Xtrace::start_on(&database, &[]).await;
+    // Three requests sent each of the first five, five sent each of the others.
+    let count = async |name: &str| stored(&other, name).await.len();
+    assert_eq!(count("a").await, 8 * 10 + 5 + 10);
+    assert_eq!(count("b").await, 4 + 2);
 }
 
 /// Many who tell of the same new series at once.

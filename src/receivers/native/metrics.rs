@@ -1,4 +1,4 @@
-//! `POST /v1/metrics/batch`: metric points, all or none.
+//! `POST /v1/metrics/batch`: metric points; all or none, but for those of series that are too many.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -16,6 +16,7 @@ use xtrace_store::metrics::{self, KnownSeries};
 use super::Capped;
 use crate::api::error::ApiError;
 use crate::gateway::Gateway;
+use crate::self_metrics;
 
 const POINTS_MAX: usize = 200_000;
 const NAME_CHARS_MAX: usize = 255;
@@ -102,14 +103,23 @@ pub async fn receive(
     drop(body.bytes);
     share.grow_to(batch.bytes).await?;
     let refused = metrics::admit(&gateway.store, &mut batch, gateway.series_limits).await?;
-    if let Some((name, points)) = refused.first_key_value() {
-        return Err(ApiError::BadRequest(format!(
-            "series limit: {points} points are of new series, and metric \"{name}\" or the project has \
-             too many already; use fewer different labels. Nothing was taken"
-        )));
+    let rejected: usize = refused.values().sum();
+    let reason = refused.keys().next().map(|name| {
+        format!(
+            "series limit: {rejected} points are of new series, and metric \"{name}\" or the project has too many \
+             already; use fewer different labels"
+        )
+    });
+    let Some(reason) = reason else {
+        super::check_refused(&gateway.writer.submit(batch).await?)?;
+        return Ok(super::stored());
+    };
+    self_metrics::refused("series limit", rejected);
+    if batch.points.is_empty() {
+        return Err(ApiError::BadRequest(format!("{reason}. Nothing was taken")));
     }
     super::check_refused(&gateway.writer.submit(batch).await?)?;
-    Ok(super::stored())
+    Ok(super::stored_but(rejected, &reason))
 }
 
 fn decode(body: &[u8], project: ProjectId, known: &KnownSeries<'_>) -> Result<Batch, ApiError> {

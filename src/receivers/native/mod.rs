@@ -26,6 +26,13 @@ fn stored() -> Json<Value> {
     Json(json!({"message": "Request Successful.", "data": null}))
 }
 
+/// The answer to a request of which some items are not.
+fn stored_but(rejected: usize, reason: &str) -> Json<Value> {
+    Json(
+        json!({"message": "Request Successful.", "data": {"rejected": rejected, "reason": reason}}),
+    )
+}
+
 /// Who calls, and the body; credentials are checked first.
 async fn caller_and_body(
     request: Request,
