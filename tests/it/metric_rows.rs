@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use xtrace_store::metrics::compact;
+use xtrace_store::{Retention, maintenance};
 
 use crate::harness::Xtrace;
 use crate::metrics::{BATCH, point, stored};
@@ -199,4 +200,47 @@ async fn a_shard_that_fails_stops_no_other() {
     assert!(same);
     compact::once(&xtrace.store, 0).await.unwrap();
     assert_eq!(stored(&xtrace, "shards").await.len(), 80);
+}
+
+/// A series that was silent for as long as points are kept leaves the dictionary, though others of its shard go on; one
+/// that has points of a later time stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_series_leave_the_dictionary() {
+    let xtrace = Xtrace::start().await;
+    let mut sql = xtrace.sql().await;
+    send(&xtrace, vec![point("alive", 0, Utc::now(), 1.5)]).await;
+    // All of the same shard, in more than one batch.
+    sqlx::query(
+        "insert into metric_series (project_id, series_id, name, environment, labels, created_at, seen)
+         select project_id, series_id - sign(series_id)::bigint * 64 * n, 'silent', environment, labels, created_at,
+                seen - 40
+           from metric_series, generate_series(1, 2500) n where name = 'alive'",
+    )
+    .execute(&mut sql)
+    .await
+    .unwrap();
+    sqlx::query(
+        "insert into metric_chunks (project_id, series_id, first_at, last_at, points, data)
+         select project_id, min(series_id), now(), now(), 1, '' from metric_series where name = 'silent'
+          group by project_id",
+    )
+    .execute(&mut sql)
+    .await
+    .unwrap();
+    let retention = Retention {
+        metrics_days: Some(30),
+        ..Retention::default()
+    };
+    maintenance::once(&xtrace.store, retention).await.unwrap();
+    let left: Vec<(String, i64)> =
+        sqlx::query_as("select name, count(*) from metric_series group by name order by name")
+            .fetch_all(&mut sql)
+            .await
+            .unwrap();
+    assert_eq!(left, [("alive".to_owned(), 1), ("silent".to_owned(), 1)]);
+    let blocks: i64 = sqlx::query_scalar("select count(*) from metric_blocks")
+        .fetch_one(&mut sql)
+        .await
+        .unwrap();
+    assert_eq!(blocks, 1, "the shard was not empty");
 }

@@ -31,9 +31,13 @@ pub use series::{KnownSeries, SeriesLimits, admit};
 
 use chrono::{DateTime, Utc};
 use sqlx::AssertSqlSafe;
+use xtrace_model::metric::SeriesId;
 
 use self::blocks::SHARDS;
 use crate::{Store, StoreError};
+
+/// Series that are looked at together when they may have ended.
+const ENDED_MAX: i64 = 1000;
 
 /// Forgets what a project measured before that time and was not moved into chunks, and series without any
 /// point since.
@@ -43,19 +47,56 @@ pub(crate) async fn forget(
     before: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     const BLOCKS: &str = "delete from metric_blocks where project_id = $1 and last_at < $2";
-    // A series that shares its shard with points that were not moved may have some of them.
-    let series = format!(
-        "delete from metric_series s where s.project_id = $1 and s.seen < $2::date
-            and not exists (select from metric_blocks b where b.project_id = $1
-                               and b.shard = ((s.series_id % {SHARDS}) + {SHARDS}) % {SHARDS})
-            and not exists (select from metric_chunks c where c.project_id = $1 and c.series_id = s.series_id)"
-    );
-    for statement in [BLOCKS, &series] {
-        sqlx::query(AssertSqlSafe(statement))
+    const SET_ASIDE: &str = "delete from metric_set_aside where project_id = $1 and last_at < $2";
+    for statement in [BLOCKS, SET_ASIDE] {
+        sqlx::query(statement)
             .bind(project)
             .bind(before)
             .execute(store.background())
             .await?;
     }
-    Ok(())
+    forget_series(store, project, before).await
+}
+
+/// A series that was silent since then has ended unless it has points of a later time. A block that was stored
+/// since holds none of it; an older one may, of the series of its shard.
+async fn forget_series(
+    store: &Store,
+    project: &str,
+    before: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let sql = format!(
+        "select s.series_id,
+                (select 1 from metric_blocks b
+                  where b.project_id = $1 and b.shard = ((s.series_id % {SHARDS}) + {SHARDS}) % {SHARDS}
+                    and b.stored_at < $2 limit 1) is null
+            and (select 1 from metric_chunks c
+                  where c.project_id = $1 and c.series_id = s.series_id limit 1) is null
+           from (select series_id from metric_series
+                  where project_id = $1 and seen < $2::date and series_id > $3 order by series_id limit $4) s
+          order by 1"
+    );
+    let mut after = SeriesId::MIN;
+    loop {
+        let silent: Vec<(SeriesId, bool)> = sqlx::query_as(AssertSqlSafe(sql.as_str()))
+            .bind(project)
+            .bind(before)
+            .bind(after)
+            .bind(ENDED_MAX)
+            .fetch_all(store.background())
+            .await?;
+        let Some((last, _)) = silent.last().copied() else {
+            return Ok(());
+        };
+        let ended = silent.iter().filter(|(_, has_ended)| *has_ended);
+        sqlx::query(
+            "delete from metric_series where project_id = $1 and series_id = any($2) and seen < $3::date",
+        )
+        .bind(project)
+        .bind(ended.map(|(id, _)| *id).collect::<Vec<_>>())
+        .bind(before)
+        .execute(store.background())
+        .await?;
+        after = last;
+    }
 }
