@@ -330,6 +330,61 @@ async fn series_have_a_limit() {
     assert_eq!(count("b").await, 4 + 2);
 }
 
+/// A series of another project, or of a project of the same name that is gone, says nothing of this one's.
+#[tokio::test(flavor = "multi_thread")]
+async fn series_are_described_again_when_their_project_is_made_again() {
+    let database = new_database().await;
+    let xtrace = SeparateXtrace::start_on(&database).await;
+    // Another process.
+    let store = xtrace_store::Store::new(&xtrace_store::Options::new(database.clone())).unwrap();
+    let project = ProjectId::parse("again").unwrap();
+    let make = async || {
+        xtrace_store::projects::ensure(&store, &project, Utc::now())
+            .await
+            .unwrap();
+        xtrace_store::keys::put(
+            &store,
+            &project,
+            "pk-lf-again",
+            "sk-lf-again-0000000000000000",
+            Utc::now(),
+        )
+        .await
+        .unwrap();
+    };
+    let send = async || {
+        let post = xtrace.http.post(format!("{}{BATCH}", xtrace.url));
+        let post = post.basic_auth("pk-lf-again", Some("sk-lf-again-0000000000000000"));
+        answer(post.json(&json!({"metrics": [point("again", 1, Utc::now(), 1.0)]}))).await
+    };
+    let is_described = async || {
+        let selector = series::Selector {
+            name: "again".to_owned(),
+            ..series::Selector::default()
+        };
+        let found = series::select(&store, &project, &selector).await.unwrap();
+        !found.is_empty()
+    };
+    make().await;
+    assert_eq!(send().await.0, 200);
+    assert!(is_described().await);
+    xtrace_store::projects::delete(&store, &project)
+        .await
+        .unwrap();
+    assert!(!is_described().await);
+    make().await;
+    // The process that takes points learns of it within some seconds, and before midnight.
+    let began = std::time::Instant::now();
+    while !is_described().await {
+        send().await;
+        assert!(
+            began.elapsed() < std::time::Duration::from_mins(2),
+            "never described again"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
 /// Many who tell of the same new series at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn new_series_may_come_from_many_at_once() {

@@ -98,7 +98,11 @@ pub async fn receive(
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
     let (caller, body) = super::caller_and_body(request, &gateway.body_limits).await?;
-    let mut batch = decode(&body.bytes, caller.project, &gateway.store.known_series())?;
+    let key = gateway.store.series_key().await?;
+    let mut batch = {
+        let known = gateway.store.known_series(key, &caller.project);
+        decode(&body.bytes, caller.project, &known)?
+    };
     let mut share = body.share;
     drop(body.bytes);
     share.grow_to(batch.bytes).await?;
@@ -132,11 +136,12 @@ fn decode(body: &[u8], project: ProjectId, known: &KnownSeries<'_>) -> Result<Ba
         .ok_or_else(|| ApiError::BadRequest("metrics must be a list of points".to_owned()))?;
     let mut batch = Batch::new(project);
     let mut described: HashSet<SeriesId> = HashSet::new();
+    let hasher = known.hasher("native");
     for (index, point) in points.0.into_iter().enumerate() {
         check(&point).map_err(|(field, fault)| {
             ApiError::BadRequest(format!("metrics[{index}].{field} {fault}"))
         })?;
-        let series = id_of(&batch.project, &point);
+        let series = id_of(hasher.clone(), &point);
         batch.bytes += size_of::<MetricPoint>() + 16;
         batch.points.push(MetricPoint {
             series,
@@ -176,8 +181,8 @@ fn check(point: &Point<'_>) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
-fn id_of(project: &ProjectId, point: &Point<'_>) -> SeriesId {
-    let mut hasher = SeriesHasher::new("native", project);
+/// `hasher` knows dialect and project.
+fn id_of(mut hasher: SeriesHasher, point: &Point<'_>) -> SeriesId {
     hasher.text(&point.name);
     hasher.text(environment::DEFAULT);
     for (key, value) in point.labels.iter().flat_map(|labels| &labels.0) {

@@ -17,6 +17,7 @@ mod wire;
 
 use xtrace_model::{Batch, ProjectId};
 use xtrace_store::Store;
+use xtrace_store::metrics::SeriesKey;
 
 pub(crate) use grpc::is_grpc;
 pub(crate) use mapping::{cut, cut_tags};
@@ -65,7 +66,7 @@ pub fn batch_of_metrics(
     store: &Store,
 ) -> Option<Batch> {
     let caps = wire::Caps::default();
-    let known = store.known_series();
+    let known = store.known_series(SeriesKey::default(), project);
     let map = |export| mapping::map_metrics(export, project.clone(), &known).batch;
     if is_json {
         let text = xtrace_model::text::repair_json(body);

@@ -184,7 +184,12 @@ async fn export(
     let sender = sender(&parts.headers);
     let ReadBody { bytes, mut share } = sent.body;
     let is_small = bytes.len() <= INLINE_BYTES_MAX;
+    let series_key = match signal {
+        Signal::Metrics => gateway.store.series_key().await?,
+        Signal::Traces | Signal::Logs => metrics::SeriesKey::default(),
+    };
     let target = Target {
+        series_key,
         store: gateway.store.clone(),
         project: caller.project,
     };
@@ -240,7 +245,15 @@ const INLINE_BYTES_MAX: usize = 256 << 10;
 /// Where items go.
 struct Target {
     store: Store,
+    /// Of the project's metrics.
+    series_key: metrics::SeriesKey,
     project: ProjectId,
+}
+
+impl Target {
+    fn known_series(&self) -> metrics::KnownSeries<'_> {
+        self.store.known_series(self.series_key, &self.project)
+    }
 }
 
 fn decode_and_map(
@@ -264,12 +277,12 @@ fn decode_and_map(
         }
         (Signal::Metrics, Encoding::Protobuf) => {
             let export = protobuf::decode(body, caps)?;
-            mapping::map_metrics(export, project, &target.store.known_series())
+            mapping::map_metrics(export, project, &target.known_series())
         }
         (Signal::Metrics, Encoding::Json) => {
             text = repair_json(body);
             let export = json::decode(&text, caps)?;
-            mapping::map_metrics(export, project, &target.store.known_series())
+            mapping::map_metrics(export, project, &target.known_series())
         }
         (Signal::Logs, Encoding::Protobuf) => {
             mapping::map_logs(protobuf::decode(body, caps)?, project, sender, received)

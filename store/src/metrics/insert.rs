@@ -15,7 +15,7 @@ pub(crate) async fn write(
     connection: &mut PgConnection,
     batches: &[&Batch],
     now: DateTime<Utc>,
-) -> Result<Vec<SeriesId>, StoreError> {
+) -> Result<Vec<(ProjectId, SeriesId)>, StoreError> {
     let new_series = series::write(connection, batches, now).await?;
     let points = batches
         .iter()

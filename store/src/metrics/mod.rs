@@ -27,7 +27,7 @@ pub use evaluate::Labels;
 pub use query::{
     Aggregation, Answer, AnswerExemplar, AnswerSeries, BUCKETS_MAX, MetricsQuery, SERIES_MAX, query,
 };
-pub use series::{KnownSeries, SeriesLimits, admit};
+pub use series::{KnownSeries, SeriesKey, SeriesLimits, admit};
 
 use chrono::{DateTime, Utc};
 use sqlx::AssertSqlSafe;

@@ -30,7 +30,7 @@ pub(in crate::receivers::otlp) fn map_metrics(
     project: ProjectId,
     known: &KnownSeries<'_>,
 ) -> Mapped {
-    let root = SeriesHasher::new("otlp", &project);
+    let root = known.hasher("otlp");
     let mut mapping = Mapping {
         known,
         described: HashSet::new(),

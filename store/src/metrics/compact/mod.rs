@@ -15,7 +15,7 @@ use xtrace_model::metric::SeriesId;
 
 use self::rows::Time;
 use self::shard::{Moved, move_blocks};
-use super::set_aside;
+use super::{series, set_aside};
 use crate::{Store, StoreError};
 
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -40,6 +40,10 @@ pub async fn run(store: Store) {
     let mut failed = 0_u64;
     for round in 0_u64.. {
         interval.tick().await;
+        if let Err(error) = series::verify(&store).await {
+            let cause = error.for_log();
+            tracing::debug!(%error, cause, "what is known of series is verified a little later");
+        }
         let outcome = if round % ROUNDS_OF_OLD_ROWS == 0 {
             once(&store, BYTES_MIN).await
         } else {

@@ -1,19 +1,23 @@
 //! The dictionary of series: who is in it, who may join it, and who is asked for.
 
+mod known;
+mod select;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, NaiveDate, Utc};
-use sqlx::types::Json;
-use sqlx::{PgConnection, Postgres, QueryBuilder};
-use xtrace_model::metric::{Kind, Series, SeriesId, Temporality};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use xtrace_model::metric::{Series, SeriesId};
 use xtrace_model::{Batch, ProjectId};
+
+pub(crate) use self::known::SeriesCache;
+pub(super) use self::known::verify;
+pub use self::known::{KnownSeries, SeriesKey};
+pub use self::select::{Found, Selector, names, select};
 
 use crate::{Store, StoreError};
 
-/// Series in the cache at most; those above are written again, which changes nothing.
-const KNOWN_MAX: usize = 2_000_000;
 /// How long it is good to know which series are active.
 const ACTIVE_AGE_MAX: Duration = Duration::from_mins(1);
 /// Refused series that are remembered; those above are looked up again each time.
@@ -37,14 +41,6 @@ impl Default for SeriesLimits {
             per_project: 100_000,
         }
     }
-}
-
-/// What this process knows of the dictionary.
-#[derive(Default)]
-pub(crate) struct SeriesCache {
-    /// The day that a series was last written on.
-    known: RwLock<HashMap<SeriesId, NaiveDate>>,
-    active: Mutex<HashMap<ProjectId, Active>>,
 }
 
 /// Active series of a project.
@@ -91,49 +87,6 @@ impl Active {
     }
 }
 
-/// Series that need not be described again today.
-pub struct KnownSeries<'a> {
-    known: RwLockReadGuard<'a, HashMap<SeriesId, NaiveDate>>,
-    today: NaiveDate,
-}
-
-impl KnownSeries<'_> {
-    /// Whether this is one of them.
-    pub fn contains(&self, id: SeriesId) -> bool {
-        self.known.get(&id) == Some(&self.today)
-    }
-}
-
-impl Store {
-    /// The series that were written today.
-    pub fn known_series(&self) -> KnownSeries<'_> {
-        let known = &self.series().known;
-        KnownSeries {
-            known: known.read().unwrap_or_else(PoisonError::into_inner),
-            today: Utc::now().date_naive(),
-        }
-    }
-}
-
-impl SeriesCache {
-    /// Whatever comes is described again.
-    pub(crate) fn forget_all(&self) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.clear();
-    }
-
-    pub(crate) fn remember(&self, written: &[SeriesId], today: NaiveDate) {
-        if written.is_empty() {
-            return;
-        }
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() + written.len() > KNOWN_MAX {
-            known.clear();
-        }
-        known.extend(written.iter().map(|id| (*id, today)));
-    }
-}
-
 /// Takes out of a batch the points of new series that are too many; answers how many points of which metric.
 pub async fn admit(
     store: &Store,
@@ -151,7 +104,7 @@ pub async fn admit(
     let fresh = active(store, &batch.project).await?;
     let mut excess: HashMap<SeriesId, String> = HashMap::new();
     {
-        let mut all = lock(&store.series().active);
+        let mut all = store.series().active();
         // Another may have looked meanwhile, and let some in since.
         let is_known = all.get(&batch.project).is_some_and(Active::is_fresh);
         if let Some(mut fresh) = fresh.filter(|_| !is_known) {
@@ -187,14 +140,10 @@ pub async fn admit(
     Ok(refused)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Which series of a batch are stored, but for those that were refused lately.
 async fn stored(store: &Store, batch: &Batch) -> Result<HashSet<SeriesId>, StoreError> {
     let mut ids: Vec<SeriesId> = batch.series.iter().map(|series| series.id).collect();
-    if let Some(active) = lock(&store.series().active).get(&batch.project)
+    if let Some(active) = store.series().active().get(&batch.project)
         && active.is_fresh()
     {
         ids.retain(|id| !active.refused.contains(id));
@@ -207,14 +156,16 @@ async fn stored(store: &Store, batch: &Batch) -> Result<HashSet<SeriesId>, Store
     )
     .bind(batch.project.as_str())
     .bind(&ids)
-    .fetch_all(store.read())
+    .fetch_all(store.write())
     .await?;
     Ok(stored.into_iter().collect())
 }
 
 /// Looks for active series, unless that was done lately.
 async fn active(store: &Store, project: &ProjectId) -> Result<Option<Active>, StoreError> {
-    let is_known = lock(&store.series().active)
+    let is_known = store
+        .series()
+        .active()
         .get(project)
         .is_some_and(Active::is_fresh);
     if is_known {
@@ -226,7 +177,7 @@ async fn active(store: &Store, project: &ProjectId) -> Result<Option<Active>, St
     )
     .bind(project.as_str())
     .bind(since)
-    .fetch_all(store.read())
+    .fetch_all(store.write())
     .await?;
     Ok(Some(Active {
         taken: Instant::now(),
@@ -245,14 +196,14 @@ pub(crate) async fn write(
     connection: &mut PgConnection,
     batches: &[&Batch],
     now: DateTime<Utc>,
-) -> Result<Vec<SeriesId>, StoreError> {
-    let mut new: BTreeMap<SeriesId, (&ProjectId, &Series)> = BTreeMap::new();
+) -> Result<Vec<(ProjectId, SeriesId)>, StoreError> {
+    let mut new: BTreeMap<(&ProjectId, SeriesId), &Series> = BTreeMap::new();
     for batch in batches {
         new.extend(
             batch
                 .series
                 .iter()
-                .map(|series| (series.id, (&batch.project, series))),
+                .map(|series| ((&batch.project, series.id), series)),
         );
     }
     if new.is_empty() {
@@ -266,7 +217,7 @@ pub(crate) async fn write(
         all.extend(series.labels.clone());
         json(&all)
     };
-    let series = || new.values().map(|(_, series)| series);
+    let series = || new.values().copied();
     let texts =
         |of: &dyn Fn(&Series) -> &str| series().map(|one| of(one).to_owned()).collect::<Vec<_>>();
     sqlx::query(
@@ -281,12 +232,12 @@ pub(crate) async fn write(
           where metric_series.seen < excluded.seen
              or length(excluded.description) > length(metric_series.description)",
     )
-    .bind(new.values().map(|(project, _)| project.as_str()).collect::<Vec<_>>())
-    .bind(new.keys().copied().collect::<Vec<_>>())
+    .bind(new.keys().map(|(project, _)| project.as_str()).collect::<Vec<_>>())
+    .bind(new.keys().map(|(_, id)| *id).collect::<Vec<_>>())
     .bind(texts(&|one| &one.name))
     .bind(texts(&|one| &one.environment))
     .bind(series().map(|one| json(&one.labels)).collect::<Vec<_>>())
-    .bind(series().map(|one| lookup(one)).collect::<Vec<_>>())
+    .bind(series().map(lookup).collect::<Vec<_>>())
     .bind(series().map(|one| one.kind as i16).collect::<Vec<_>>())
     .bind(series().map(|one| one.temporality as i16).collect::<Vec<_>>())
     .bind(series().map(|one| one.is_monotonic).collect::<Vec<_>>())
@@ -297,90 +248,6 @@ pub(crate) async fn write(
     .bind(now.date_naive())
     .execute(connection)
     .await?;
-    Ok(new.into_keys().collect())
-}
-
-/// Which series are asked for.
-#[derive(Debug, Clone, Default)]
-pub struct Selector {
-    /// The metric's name.
-    pub name: String,
-    /// Labels, or attributes of the resource, that a series must have, compared as text.
-    pub labels: BTreeMap<String, String>,
-    /// The environment, if only one counts.
-    pub environment: Option<String>,
-}
-
-/// A series of an answer.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// Its hash.
-    pub id: SeriesId,
-    /// What it measures.
-    pub kind: Kind,
-    /// What its values are sums of.
-    pub temporality: Temporality,
-    /// Whether its sum only grows.
-    pub is_monotonic: bool,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Its labels, and attributes of its resource.
-    pub lookup: BTreeMap<String, String>,
-}
-
-#[derive(sqlx::FromRow)]
-struct Row {
-    series_id: SeriesId,
-    kind: i16,
-    temporality: i16,
-    is_monotonic: bool,
-    labels: Json<BTreeMap<String, String>>,
-    lookup: Json<BTreeMap<String, String>>,
-}
-
-/// The series that match.
-pub async fn select(
-    store: &Store,
-    project: &ProjectId,
-    selector: &Selector,
-) -> Result<Vec<Found>, StoreError> {
-    let mut sql: QueryBuilder<Postgres> = QueryBuilder::new(
-        "select series_id, kind, temporality, is_monotonic, labels, lookup from metric_series
-          where project_id = ",
-    );
-    sql.push_bind(project.as_str());
-    sql.push(" and name = ").push_bind(&selector.name);
-    if !selector.labels.is_empty() {
-        sql.push(" and lookup @> ")
-            .push_bind(Json(&selector.labels));
-    }
-    if let Some(environment) = &selector.environment {
-        sql.push(" and environment = ").push_bind(environment);
-    }
-    let rows: Vec<Row> = sql.build_query_as().fetch_all(store.read()).await?;
-    let place = |number: i16| usize::try_from(number).unwrap_or_default();
-    let found = |row: Row| Found {
-        id: row.series_id,
-        kind: Kind::ALL
-            .get(place(row.kind))
-            .copied()
-            .unwrap_or(Kind::Gauge),
-        temporality: Temporality::ALL
-            .get(place(row.temporality))
-            .copied()
-            .unwrap_or_default(),
-        is_monotonic: row.is_monotonic,
-        labels: row.labels.0,
-        lookup: row.lookup.0,
-    };
-    Ok(rows.into_iter().map(found).collect())
-}
-
-/// Names of all metrics, sorted; found by skipping through the dictionary's index.
-pub async fn names(store: &Store, project: &ProjectId) -> Result<Vec<String>, StoreError> {
-    let names = sqlx::query_scalar(include_str!("../sql/metric_names.sql"))
-        .bind(project.as_str())
-        .fetch_all(store.read())
-        .await?;
-    Ok(names)
+    let written = new.into_keys();
+    Ok(written.map(|(project, id)| (project.clone(), id)).collect())
 }
