@@ -97,53 +97,58 @@ const GAUGES: [(&str, &str); 10] = [
     ("xtrace_build_info", "1, with the version"),
 ];
 
+const COUNTERS: &[(&str, &str)] = &[
+    ("xtrace_accepted_total", "Items acknowledged, by signal"),
+    (
+        "xtrace_refused_total",
+        "Requests and items refused, by cause",
+    ),
+    (
+        "xtrace_reads_refused_total",
+        "Reads that found no connection, no memory, or too many bytes",
+    ),
+    (
+        "xtrace_repaired_total",
+        "Values stored otherwise than they were sent, by what was done",
+    ),
+    ("xtrace_committed_rows_total", "Rows committed, by table"),
+    (
+        "xtrace_unchanged_transactions_total",
+        "Transactions that had nothing to write",
+    ),
+    (
+        "xtrace_writer_panics_total",
+        "Writers that panicked and were started again",
+    ),
+    (
+        "xtrace_unreadable_states_total",
+        "Stored rows that nothing could be merged with",
+    ),
+    (
+        "xtrace_conflicts_total",
+        "Transactions that another writer was faster than",
+    ),
+    (
+        "xtrace_dropped_total",
+        "Partitions and rows removed by retention",
+    ),
+    (
+        "xtrace_moved_points_total",
+        "Metric points written into chunks",
+    ),
+    (
+        "xtrace_metric_rows_unread_total",
+        "Blocks and chunks that a question could not read, by kind and cause",
+    ),
+    (
+        "xtrace_metric_rows_damaged_total",
+        "Blocks and chunks that can't be read and were set aside, by kind",
+    ),
+];
+
 fn describe() {
-    let counters = [
-        ("xtrace_accepted_total", "Items acknowledged, by signal"),
-        (
-            "xtrace_refused_total",
-            "Requests and items refused, by cause",
-        ),
-        (
-            "xtrace_reads_refused_total",
-            "Reads that found no connection, no memory, or too many bytes",
-        ),
-        (
-            "xtrace_repaired_total",
-            "Values stored otherwise than they were sent, by what was done",
-        ),
-        ("xtrace_committed_rows_total", "Rows committed, by table"),
-        (
-            "xtrace_unchanged_transactions_total",
-            "Transactions that had nothing to write",
-        ),
-        (
-            "xtrace_writer_panics_total",
-            "Writers that panicked and were started again",
-        ),
-        (
-            "xtrace_unreadable_states_total",
-            "Stored rows that nothing could be merged with",
-        ),
-        (
-            "xtrace_conflicts_total",
-            "Transactions that another writer was faster than",
-        ),
-        (
-            "xtrace_dropped_total",
-            "Partitions and rows removed by retention",
-        ),
-        (
-            "xtrace_moved_points_total",
-            "Metric points written into chunks",
-        ),
-        (
-            "xtrace_metric_rows_damaged_total",
-            "Blocks and chunks that can't be read and were set aside, by kind",
-        ),
-    ];
-    for (name, text) in counters {
-        describe_counter!(name, text);
+    for (name, text) in COUNTERS {
+        describe_counter!(*name, *text);
     }
     let seconds = [
         (

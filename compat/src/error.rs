@@ -216,6 +216,11 @@ fn store_parts(error: &StoreError) -> (StatusCode, Value) {
             "The query took too long. Narrow the time range or add filters.",
             "Request timed out",
         ),
+        StoreError::TooBroad(_) => named(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            &error.to_string(),
+            "UnprocessableEntityError",
+        ),
         StoreError::Refused(_) => named(
             StatusCode::BAD_REQUEST,
             "A parameter holds a value that can't be compared.",

@@ -112,6 +112,9 @@ impl ApiError {
                 (StatusCode::UNPROCESSABLE_ENTITY, "ANSWER_TOO_LARGE")
             }
             Self::Store(StoreError::Timeout) => (StatusCode::GATEWAY_TIMEOUT, "TIMEOUT"),
+            Self::Store(StoreError::TooBroad(_)) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "QUESTION_TOO_LARGE")
+            }
             Self::Store(StoreError::Refused(_)) => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
             Self::Store(StoreError::Internal(_)) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR")

@@ -30,6 +30,9 @@ pub enum StoreError {
     /// The query took longer than the statement timeout. Ask for less.
     #[error("the query took too long; ask for a shorter range or for less")]
     Timeout,
+    /// The question reaches more than one may; the text says what to narrow.
+    #[error("this question is too large: {0}")]
+    TooBroad(String),
     /// Postgres can't hold a value as it is; sending it again won't help.
     #[error("the database refuses a value")]
     Refused(#[source] sqlx::Error),
@@ -139,6 +142,7 @@ impl StoreError {
             | Self::Busy { .. }
             | Self::TooLarge
             | Self::Timeout
+            | Self::TooBroad(_)
             | Self::Unavailable(None) => self.to_string(),
             Self::Unavailable(Some(cause)) | Self::Refused(cause) | Self::Internal(cause) => {
                 cause_for_log(cause)
@@ -154,6 +158,7 @@ impl StoreError {
             Self::TooLarge => "too_large",
             Self::Unavailable(_) => "database_unavailable",
             Self::Timeout => "timeout",
+            Self::TooBroad(_) => "question_too_large",
             Self::Refused(_) => "value",
             Self::Internal(_) => "internal",
         }
@@ -170,6 +175,7 @@ impl StoreError {
             },
             Self::TooLarge => Self::TooLarge,
             Self::Timeout => Self::Timeout,
+            Self::TooBroad(what) => Self::TooBroad(what.clone()),
             Self::Refused(_) | Self::Internal(_) | Self::Unavailable(_) => Self::Unavailable(None),
         }
     }

@@ -38,7 +38,8 @@ pub(crate) async fn stored(xtrace: &Xtrace, name: &str) -> BTreeMap<(String, i64
         name: name.to_owned(),
         ..series::Selector::default()
     };
-    let found = series::select(&xtrace.store, &project, &selector)
+    let all = (DateTime::UNIX_EPOCH, Utc::now() + TimeDelta::days(1));
+    let found = series::select(&xtrace.store, &project, &selector, all.0)
         .await
         .unwrap();
     let labels: BTreeMap<i64, String> = found
@@ -46,19 +47,20 @@ pub(crate) async fn stored(xtrace: &Xtrace, name: &str) -> BTreeMap<(String, i64
         .map(|one| (one.id, one.labels["series"].clone()))
         .collect();
     let ids: Vec<i64> = labels.keys().copied().collect();
-    let all = (DateTime::UNIX_EPOCH, Utc::now() + TimeDelta::days(1));
+    let read = read::points(&xtrace.store, &project, &ids, all, BTreeMap::new())
+        .await
+        .unwrap();
     let mut points = BTreeMap::new();
-    read::points(&xtrace.store, &project, &ids, all, |id, of_series| {
-        for point in of_series {
-            let PointValue::Double(value) = point.value else {
-                panic!("{point:?}")
-            };
-            let key = (labels[&id].clone(), point.time);
-            assert_eq!(points.insert(key, value), None, "a point is there twice");
-        }
-    })
-    .await
-    .unwrap();
+    for (id, point) in read
+        .into_iter()
+        .flat_map(|(id, points)| points.into_iter().map(move |point| (id, point)))
+    {
+        let PointValue::Double(value) = point.value else {
+            panic!("{point:?}")
+        };
+        let key = (labels[&id].clone(), point.time);
+        assert_eq!(points.insert(key, value), None, "a point is there twice");
+    }
     points
 }
 
@@ -362,7 +364,9 @@ async fn series_are_described_again_when_their_project_is_made_again() {
             name: "again".to_owned(),
             ..series::Selector::default()
         };
-        let found = series::select(&store, &project, &selector).await.unwrap();
+        let found = series::select(&store, &project, &selector, Utc::now())
+            .await
+            .unwrap();
         !found.is_empty()
     };
     make().await;
@@ -470,4 +474,34 @@ async fn wild_times_are_kept_or_refused() {
         answers[0]
     );
     assert_eq!(answers[..2], answers[2..]);
+}
+
+/// A chunk that reaches beyond the range, without a point in it, is not the newest.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_series_have_points_within_the_range() {
+    let xtrace = Xtrace::start().await;
+    let begin = DateTime::from_timestamp(Utc::now().timestamp() - 7200, 0).unwrap();
+    let at = |second: i64| begin + TimeDelta::seconds(second);
+    let mut points = Vec::new();
+    // Many have points before and after the range only, a few have one early in it.
+    for series in 0..80 {
+        points.push(point("newest", series, at(0), 1.0));
+        points.push(point("newest", series, at(3000), 1.0));
+        if series < 5 {
+            points.push(point("newest", series, at(1010), 2.0));
+        }
+    }
+    let (status, body) = xtrace.post(BATCH, &json!({"metrics": points})).await;
+    assert_eq!(status, 200, "{body}");
+    let plain = |at: DateTime<Utc>| at.format("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let path = format!(
+        "/api/public/metrics/query?name=newest&step=1h&from={}&to={}",
+        plain(at(1000)),
+        plain(at(2000))
+    );
+    for _ in 0..2 {
+        let (_, body) = xtrace.get(&path).await;
+        assert_eq!(body["meta"]["series_count"], 5, "{body}");
+        compact::once(&xtrace.store, 0).await.unwrap();
+    }
 }

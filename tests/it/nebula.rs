@@ -5,6 +5,9 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use sqlx::Connection;
+use xtrace_store::metrics::compact;
+use xtrace_store::{Options, Store};
 
 use crate::harness::{SeparateXtrace, TOKEN, answer, is_long, new_database};
 
@@ -65,7 +68,10 @@ impl Cluster {
     }
 
     async fn post(&self, tick: u64) {
-        let points = self.points(tick);
+        self.send(self.points(tick)).await;
+    }
+
+    async fn send(&self, points: Vec<Value>) {
         let posts = points.chunks(BATCH).map(|points| {
             let url = format!("{}/v1/metrics/batch", self.xtrace.url);
             let request = self.xtrace.http.post(url).bearer_auth(TOKEN);
@@ -91,60 +97,87 @@ impl Cluster {
         body
     }
 
+    /// The last tick up to that one at which a node said something.
+    fn last_alive(&self, node: u64, tick: u64) -> u64 {
+        let alive = |tick: &u64| !self.is_dead(node, *tick);
+        (0..=tick).rev().find(alive).unwrap_or_default()
+    }
+
     /// Which replica has the fewest requests: one question, one series, younger than 15 seconds.
     async fn route(&self, tick: u64, replica: u64) {
         let labels = format!("%7B%22replica_id%22%3A%22{replica}%22%7D");
         let query = format!("name=pending_requests&labels={labels}&agg=last&step=5s");
         let body = self.ask(tick, 14, &query).await;
-        if self.is_dead(replica % NODES, tick.saturating_sub(2)) {
+        let newest = self.last_alive(replica % NODES, tick);
+        let first = tick.saturating_sub(2);
+        if newest < first {
             assert_eq!(body["data"], json!([]), "a dead node answers");
-            return;
-        }
-        if self.is_dead(replica % NODES, tick) {
             return;
         }
         assert_eq!(
             body["meta"]["latest_ts"],
-            self.time(tick).to_rfc3339(),
+            self.time(newest).to_rfc3339(),
             "{body}"
         );
         let values = body["data"][0]["values"].as_array().unwrap();
-        let newest = values.last().unwrap();
+        let found: Vec<&Value> = values.iter().map(|value| &value["value"]).collect();
+        let expected = (first..=newest).map(|tick| json!(reading(8, replica, tick)));
+        // Buckets of five seconds begin when they begin: two ticks never share one.
         assert_eq!(
-            newest["value"],
-            reading(8, replica, tick),
+            found,
+            expected.collect::<Vec<_>>().iter().collect::<Vec<_>>(),
             "tick {tick}: {body}"
         );
-        assert!(values.len() as u64 >= tick.clamp(1, 3), "{body}");
     }
 
-    /// The average load of each node over half a minute.
+    /// The average load of each node over half a minute, which may lie in two hours: then each has its part.
     async fn schedule(&self, tick: u64, node: u64) {
         let query = format!(
             "name=gpu_utilization&labels=%7B%22node_id%22%3A%22node-{node}%22%7D&group_by=node_id&step=1h"
         );
         let first = tick.saturating_sub(5);
         let body = self.ask(tick, 29, &query).await;
-        let alive: Vec<u64> = (first..=tick)
-            .filter(|tick| !self.is_dead(node, *tick))
-            .collect();
-        if alive.is_empty() {
-            assert_eq!(body["data"], json!([]));
-            return;
+        self.assert_averages(&body, node, first..=tick);
+    }
+
+    /// What was long ago is answered from where it lies by then.
+    async fn look_back(&self, tick: u64, node: u64) {
+        let query = format!(
+            "name=gpu_utilization&labels=%7B%22node_id%22%3A%22node-{node}%22%7D&group_by=node_id&step=1h"
+        );
+        let seconds = tick.cast_signed() * TICK_S;
+        let body = self.ask(tick, seconds, &query).await;
+        self.assert_averages(&body, node, 0..=tick);
+    }
+
+    fn assert_averages(&self, body: &Value, node: u64, ticks: std::ops::RangeInclusive<u64>) {
+        let mut by_hour: std::collections::BTreeMap<i64, Vec<f64>> =
+            std::collections::BTreeMap::new();
+        for tick in ticks.filter(|tick| !self.is_dead(node, *tick)) {
+            let hour = self.time(tick).timestamp().div_euclid(3600);
+            let readings = (0..GPUS).map(|gpu| reading(0, node * GPUS + gpu, tick));
+            by_hour.entry(hour).or_default().extend(readings);
         }
-        let readings = alive
-            .iter()
-            .flat_map(|tick| (0..GPUS).map(move |gpu| reading(0, node * GPUS + gpu, *tick)));
-        let expected = readings.sum::<f64>() / (alive.len() as f64 * GPUS as f64);
-        let values = body["data"][0]["values"].as_array().unwrap();
-        // Half a minute may lie in two hours; then each has its part.
-        if let [value] = values.as_slice() {
+        let values = body["data"][0]["values"].as_array();
+        let values = values.map_or(&[][..], Vec::as_slice);
+        assert_eq!(values.len(), by_hour.len(), "node {node}: {body}");
+        for (value, readings) in values.iter().zip(by_hour.values()) {
+            let expected = readings.iter().sum::<f64>() / readings.len() as f64;
             let found = value["value"].as_f64().unwrap();
             assert!(
                 (found - expected).abs() < 1e-9,
-                "tick {tick}, node {node}: {found}, expected {expected}"
+                "node {node}: {found}, expected {expected}"
             );
         }
+    }
+
+    /// A node that lost its connection repeats what it said first, beside what it says now.
+    async fn repeat(&self, node: u64) {
+        let first = self
+            .points(0)
+            .into_iter()
+            .filter(|point| point["labels"]["node_id"] == format!("node-{node}"));
+        self.send(first.collect()).await;
     }
 }
 
@@ -168,8 +201,11 @@ async fn a_cluster_is_routed_by_what_it_says() {
         120
     };
     let begin = Utc::now() - TimeDelta::seconds(ticks.cast_signed() * TICK_S);
+    let database = new_database().await;
+    // Moves points as often as if they were older.
+    let store = Store::new(&Options::new(database.clone())).unwrap();
     let cluster = Cluster {
-        xtrace: SeparateXtrace::start_on(&new_database().await).await,
+        xtrace: SeparateXtrace::start_on(&database).await,
         begin: DateTime::from_timestamp(begin.timestamp(), 0).unwrap(),
         ticks,
     };
@@ -180,6 +216,13 @@ async fn a_cluster_is_routed_by_what_it_says() {
         cluster.route(tick, DEAD_NODE).await;
         cluster.schedule(tick, tick * 5 % NODES).await;
         cluster.schedule(tick, DEAD_NODE).await;
+        if tick % 25 == 24 {
+            // Without a failure, so that no answer of this run comes from blocks alone.
+            compact::once(&store, 0).await.unwrap();
+            cluster.repeat(tick % NODES).await;
+            cluster.look_back(tick, tick % NODES).await;
+            cluster.look_back(tick, DEAD_NODE).await;
+        }
         if tick == ticks / 4 {
             after_a_while = cluster.xtrace.peak_mib();
         }
@@ -189,4 +232,10 @@ async fn a_cluster_is_routed_by_what_it_says() {
         peak < after_a_while + 64,
         "memory grew from {after_a_while} to {peak} MiB"
     );
+    let mut sql = sqlx::PgConnection::connect(&database).await.unwrap();
+    let chunks: i64 = sqlx::query_scalar("select count(*) from metric_chunks")
+        .fetch_one(&mut sql)
+        .await
+        .unwrap();
+    assert!(chunks > 0, "nothing was read from a chunk");
 }

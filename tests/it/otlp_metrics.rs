@@ -452,6 +452,58 @@ async fn growth_knows_resets_and_temporality() {
     assert_eq!(body["data"][0]["values"][0]["value"], 7.0, "{body}");
 }
 
+/// Starts that jitter, whole numbers that no double holds, buckets that widen: none of them is a reset.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_smaller_value_is_a_reset() {
+    let xtrace = Xtrace::start().await;
+    let begin = BEGIN - 2 * 3600 * SECOND;
+    let at = |number: u64| (BEGIN + number * 10 * SECOND).to_string();
+    let sum = |name: &str, value: &dyn Fn(u64) -> u64, start: &dyn Fn(u64) -> u64| {
+        let point = |n: u64| json!({"timeUnixNano": at(n), "startTimeUnixNano": start(n).to_string(), "asInt": value(n).to_string()});
+        json!({"name": name, "sum": {"aggregationTemporality": 2, "isMonotonic": true,
+            "dataPoints": (0..60).map(point).collect::<Vec<_>>()}})
+    };
+    let steady = |_: u64| begin;
+    let jitter = |n: u64| begin + n % 3 * 1_000_000;
+    let exponential = |n: u64, threshold: f64, zero: u64, offset: i64, counts: &[u64]| {
+        json!({"timeUnixNano": at(n), "startTimeUnixNano": begin.to_string(), "scale": 0, "zeroThreshold": threshold,
+            "count": (zero + counts.iter().sum::<u64>()).to_string(), "zeroCount": zero.to_string(), "sum": 1000.0 + n as f64,
+            "positive": {"offset": offset, "bucketCounts": counts.iter().map(u64::to_string).collect::<Vec<_>>()}})
+    };
+    let widens = json!([
+        exponential(0, 0.0, 0, 0, &[1000, 1000]),
+        exponential(1, 0.0, 0, 0, &[1001, 1000]),
+        exponential(2, 2.0, 1002, 1, &[1000]),
+        exponential(3, 2.0, 1003, 1, &[1000]),
+    ]);
+    let bounds = |n: u64, bounds: &[f64], counts: &[u64]| {
+        json!({"timeUnixNano": at(n), "startTimeUnixNano": begin.to_string(), "sum": n as f64,
+            "count": counts.iter().sum::<u64>().to_string(), "explicitBounds": bounds,
+            "bucketCounts": counts.iter().map(u64::to_string).collect::<Vec<_>>()})
+    };
+    let changes = json!([
+        bounds(0, &[1.0, 2.0], &[500, 500, 0]),
+        bounds(1, &[1.0, 4.0], &[501, 502, 0]),
+        bounds(2, &[8.0], &[1005, 0]),
+    ]);
+    send(&xtrace, &export(json!([
+        sum("steady", &|n| n * 5, &steady),
+        sum("jitter", &|n| n * 5, &jitter),
+        sum("big", &|n| (1 << 60) + n * 7, &steady),
+        {"name": "widens", "exponentialHistogram": {"aggregationTemporality": 2, "dataPoints": widens}},
+        histogram("changes", 2, changes),
+    ]))).await;
+    for _ in 0..2 {
+        check(&xtrace, "name=steady&agg=increase", &[295.0]).await;
+        check(&xtrace, "name=jitter&agg=increase", &[295.0]).await;
+        check(&xtrace, "name=big&agg=increase", &[413.0]).await;
+        check(&xtrace, "name=widens&agg=count", &[3.0]).await;
+        check(&xtrace, "name=widens.count&agg=increase", &[3.0]).await;
+        check(&xtrace, "name=changes&agg=count", &[5.0]).await;
+        compact::once(&xtrace.store, 0).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn exemplars_lead_to_traces() {
     let xtrace = Xtrace::start().await;

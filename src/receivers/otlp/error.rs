@@ -90,7 +90,10 @@ impl OtlpError {
                 (StatusCode::TOO_MANY_REQUESTS, 8)
             }
             Self::Store(
-                StoreError::Unavailable(_) | StoreError::Timeout | StoreError::TooLarge,
+                StoreError::Unavailable(_)
+                | StoreError::Timeout
+                | StoreError::TooLarge
+                | StoreError::TooBroad(_),
             ) => (StatusCode::SERVICE_UNAVAILABLE, 14),
             // Clients drop what gets a 500; rows that were not committed must come again.
             Self::Store(StoreError::Internal(_)) => (StatusCode::SERVICE_UNAVAILABLE, 13),

@@ -74,13 +74,24 @@ impl Metric {
             Aggregation::Last => "(array_agg(v order by at desc))[1]".to_owned(),
             Aggregation::Count => "count(v)::float8".to_owned(),
             Aggregation::Increase => all.to_owned(),
-            Aggregation::Rate => format!("{all} / {}", query.step_s),
+            // Of what the range covers of the bucket.
+            Aggregation::Rate => format!(
+                "{all} / greatest(1, least(date_part('epoch', bucket) + {}, {}) - greatest(date_part('epoch', bucket), {}))",
+                query.step_s,
+                seconds(query.to),
+                seconds(query.from)
+            ),
             percentile => {
                 let fraction = percentile.fraction().unwrap_or(0.5);
                 format!("percentile_cont({fraction}) within group (order by v)")
             }
         }
     }
+}
+
+/// As Postgres reads it.
+fn seconds(at: DateTime<Utc>) -> String {
+    format!("{}::float8", at.timestamp_micros() as f64 / 1e6)
 }
 
 /// Their names, if the project has any traces.

@@ -2,8 +2,9 @@
 //!
 //! - Write: `series` (who may join), `insert` → `blocks`. `compact`: from `blocks` into `chunks` of one series,
 //!   both written by `codec` over `bytes`. `exemplars`: links from points to traces.
-//! - Read: [`series::select`] finds series, [`read::points`] their points: any dialect begins with these two.
-//! - Answer: [`query()`] makes buckets of time, with `evaluate`, `growth` and `spread`; [`derived`] computes
+//! - Read: [`series::select`] finds series, [`read::points`] their points, which `fold` puts in order: any dialect
+//!   begins with these two.
+//! - Answer: [`query()`] makes buckets of time, with `evaluate`, `growth`, `spread` and `powers`; [`derived`] computes
 //!   series from observations.
 
 mod blocks;
@@ -14,14 +15,17 @@ pub mod compact;
 pub mod derived;
 mod evaluate;
 pub mod exemplars;
+mod fold;
 mod growth;
 pub(crate) mod insert;
+mod powers;
 pub mod query;
 pub mod read;
 mod sealed;
 pub mod series;
 mod set_aside;
 mod spread;
+mod turns;
 
 pub use evaluate::Labels;
 pub use query::{

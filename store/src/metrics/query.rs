@@ -1,6 +1,7 @@
 //! What is asked of metrics in the native dialect, and the way to an answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use xtrace_model::ProjectId;
@@ -8,6 +9,7 @@ use xtrace_model::metric::{Kind, SeriesId};
 
 use super::evaluate::{Groups, Labels, View};
 use super::series::{self, Found, Selector};
+use super::turns::{self, Turn};
 use super::{derived, exemplars, read};
 use crate::{Store, StoreError};
 
@@ -134,6 +136,9 @@ pub async fn query(
     project: &ProjectId,
     query: &MetricsQuery,
 ) -> Result<Answer, StoreError> {
+    // Before any connection is taken: those that wait hold none.
+    let deadline = Instant::now() + read::TIME_MAX;
+    let _turn = turns::wait(project, Turn::Question, deadline).await?;
     if let Some(metric) = derived::Metric::parse(&query.selector.name) {
         return derived::query(store, project, query, metric).await;
     }
@@ -148,42 +153,49 @@ pub async fn query(
     if all > SERIES_MAX {
         by_labels = freshest(store, project, by_labels, range).await?;
     }
-    let mut groups = Groups::new(query, view);
-    let mut members: BTreeMap<SeriesId, (usize, Found)> = BTreeMap::new();
-    let mut labels = Vec::new();
-    for (place, (of_group, series)) in by_labels.into_iter().enumerate() {
-        labels.push(of_group);
+    let is_cut = all > by_labels.len();
+    let mut members: HashMap<SeriesId, (Labels, Found)> = HashMap::new();
+    for (labels, series) in by_labels {
         members.extend(
             series
                 .into_iter()
-                .map(|series| (series.id, (place, series))),
+                .map(|series| (series.id, (labels.clone(), series))),
         );
     }
-    let ids: Vec<SeriesId> = members.keys().copied().collect();
+    let mut ids: Vec<SeriesId> = members.keys().copied().collect();
+    ids.sort_unstable();
     let from = query
         .from
         .checked_sub_signed(LOOK_BACK)
         .unwrap_or(query.from);
-    read::points(store, project, &ids, (from, query.to), |id, points| {
-        if let Some((place, series)) = members.get(&id) {
-            groups.add(&labels[*place], series, points);
-        }
-    })
-    .await?;
-    let mut answer = groups.answer();
-    answer.truncated |= all > labels.len();
+    let groups = Groups::new(query.clone(), view, members);
+    let groups = read::points(store, project, &ids, (from, query.to), groups).await?;
+    let mut linked = Vec::new();
     if query.exemplars {
-        for linked in exemplars::of(store, project, &ids, range).await? {
-            if let Some((_, series)) = members.get(&linked.series_id) {
-                answer.exemplars.push(AnswerExemplar {
-                    labels: series.labels.clone(),
-                    time: linked.ts,
-                    data: linked.data,
+        for one in exemplars::of(store, project, &ids, range).await? {
+            if let Some(series) = groups.member(one.series_id) {
+                linked.push(AnswerExemplar {
+                    labels: Labels::clone(&series.labels),
+                    time: one.ts,
+                    data: one.data,
                 });
             }
         }
     }
+    let mut answer = answer(groups).await?;
+    answer.truncated |= is_cut;
+    answer.exemplars = linked;
     Ok(answer)
+}
+
+/// Large ones are computed on a thread that serves nobody.
+async fn answer(groups: Groups) -> Result<Answer, StoreError> {
+    const INLINE_BYTES_MAX: usize = 256 << 10;
+    if groups.bytes() <= INLINE_BYTES_MAX {
+        return groups.answer();
+    }
+    let answer = tokio::task::spawn_blocking(|| groups.answer()).await;
+    answer.map_err(|_| StoreError::Unavailable(Some(sqlx::Error::WorkerCrashed)))?
 }
 
 /// Series of that name; or of the name before its last dot, if what follows is a part of distributions.
@@ -194,7 +206,7 @@ async fn find(
 ) -> Result<(Vec<Found>, View), StoreError> {
     // Buckets and quantiles make labels of their own.
     let mut selector = query.selector.clone();
-    let found = series::select(store, project, &selector).await?;
+    let found = series::select(store, project, &selector, query.from).await?;
     let part = selector.name.rsplit_once('.');
     let part = part.and_then(|(name, part)| Some((name.to_owned(), View::parse(part)?)));
     let (true, Some((name, view))) = (found.is_empty(), part) else {
@@ -204,7 +216,7 @@ async fn find(
     if let Some(key) = view.label() {
         selector.labels.remove(key);
     }
-    let mut found = series::select(store, project, &selector).await?;
+    let mut found = series::select(store, project, &selector, query.from).await?;
     found.retain(|series| series.kind.is_distribution() && view.is_of(series.kind));
     Ok((found, view))
 }

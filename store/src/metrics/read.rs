@@ -1,19 +1,37 @@
 //! Reads points of series: from chunks and from blocks, in one snapshot.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
+use sqlx::PgConnection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use xtrace_model::metric::SeriesId;
-use xtrace_model::{MetricPoint, ProjectId, time};
+use xtrace_model::{MetricPoint, Micros, ProjectId, time};
 
-use super::blocks::{self, micros, shard_of};
-use super::chunks;
+use super::blocks::{micros, shard_of};
+pub use super::fold::Fold;
+use super::fold::{Folding, Row};
 use super::sealed::Sealed;
+use super::turns::{self, Turn};
 use crate::{Store, StoreError};
 
-/// Points that one question may unpack.
-const POINTS_MAX: usize = 20_000_000;
+/// Bytes that are evaluated on the thread that serves the request; more go to a thread of their own.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+/// Questions of all projects that may have such a thread at once.
+const ASIDE_MAX: usize = 3;
+/// Rows on their way to it.
+const ROWS_AHEAD_MAX: usize = 16;
+/// How long a question may take in all.
+pub(super) const TIME_MAX: Duration = Duration::from_secs(15);
+/// With more series than these, blocks are weighed before they are read.
+const SERIES_UNWEIGHED_MAX: usize = 64;
+/// Points of blocks that are read at once, and their bytes; the first shard may have more.
+const POINTS_TOGETHER_MAX: i64 = 500_000;
+const BYTES_TOGETHER_MAX: i64 = 4 << 20;
 
 /// The first and the last moment of a question, both within it.
 pub type Range = (DateTime<Utc>, DateTime<Utc>);
@@ -21,100 +39,224 @@ pub type Range = (DateTime<Utc>, DateTime<Utc>);
 #[derive(sqlx::FromRow)]
 struct ChunkRow {
     series_id: SeriesId,
+    first_at: DateTime<Utc>,
     #[sqlx(flatten)]
     sealed: Sealed,
 }
 
 /// Hands over the points of each series in order of time, series by series.
-pub async fn points(
+pub async fn points<F: Fold>(
     store: &Store,
     project: &ProjectId,
     series: &[SeriesId],
     range: Range,
-    mut take: impl FnMut(SeriesId, &[MetricPoint]),
-) -> Result<(), StoreError> {
+    fold: F,
+) -> Result<F, StoreError> {
+    let deadline = Instant::now() + TIME_MAX;
     let mut snapshot = store.read().snapshot().await?;
-    let (from, to) = (time::from_utc(range.0), time::from_utc(range.1));
-    let is_within = |point: &MetricPoint| (from..=to).contains(&micros(point.time));
-    let mut fresh = in_blocks(snapshot.connection(), project, series, range).await?;
-    let day = time::to_utc(time::day_of(from) * time::DAY);
-    let mut rows = sqlx::query_as::<_, ChunkRow>(
-        "select series_id, format, checksum, data from metric_chunks
-          where project_id = $1 and series_id = any($2) and first_at between $3 and $4 and last_at >= $5
-          order by series_id, first_at",
-    )
-    .bind(project.as_str())
-    .bind(series)
-    .bind(day)
-    .bind(range.1)
-    .bind(range.0)
-    .fetch(snapshot.connection());
-    let mut all = 0;
-    let mut present: Option<(SeriesId, Vec<MetricPoint>)> = None;
-    let mut finish =
-        |id: SeriesId, mut points: Vec<MetricPoint>, fresh: Option<Vec<MetricPoint>>| {
-            points.extend(fresh.unwrap_or_default());
-            points.retain(is_within);
-            chunks::latest(&mut points);
-            if !points.is_empty() {
-                take(id, &points);
-            }
-        };
-    while let Some(ChunkRow {
-        series_id: id,
-        sealed,
-    }) = rows.try_next().await?
-    {
-        let points = chunks::read(id, &sealed).unwrap_or_default();
-        all += points.len();
-        if all > POINTS_MAX {
-            return Err(StoreError::Timeout);
+    let micros = (time::from_utc(range.0), time::from_utc(range.1));
+    let folding = Folding::new(fold, series, micros);
+    let mut worker = Worker::new(project, folding, deadline);
+    for ids in groups(snapshot.connection(), project, series, range).await? {
+        let shards: HashSet<i16> = ids.iter().map(|id| shard_of(*id)).collect();
+        let shards: Vec<i16> = shards.into_iter().collect();
+        let mut rows = sqlx::query_as::<_, Sealed>(
+            "select format, checksum, data from metric_blocks
+              where project_id = $1 and shard = any($2) and first_at <= $3 and last_at >= $4 order by id",
+        )
+        .bind(project.as_str())
+        .bind(&shards)
+        .bind(range.1)
+        .bind(range.0)
+        .fetch(snapshot.connection());
+        while let Some(sealed) = rows.try_next().await? {
+            worker.send(Row::Block(sealed)).await?;
         }
-        match &mut present {
-            Some((series, before)) if *series == id => before.extend(points),
-            _ => {
-                if let Some((id, before)) = present.replace((id, points)) {
-                    finish(id, before, fresh.remove(&id));
-                }
-            }
+        drop(rows);
+        let mut rows = sqlx::query_as::<_, ChunkRow>(
+            "select series_id, first_at, format, checksum, data from metric_chunks
+              where project_id = $1 and series_id = any($2) and first_at between $3 and $4 and last_at >= $5
+              order by series_id, first_at",
+        )
+        .bind(project.as_str())
+        .bind(&ids)
+        .bind(day_of(range.0))
+        .bind(range.1)
+        .bind(range.0)
+        .fetch(snapshot.connection());
+        while let Some(row) = rows.try_next().await? {
+            let first = time::from_utc(row.first_at);
+            let (series, sealed) = (row.series_id, row.sealed);
+            let row = Row::Chunk {
+                series,
+                first,
+                sealed,
+            };
+            worker.send(row).await?;
         }
+        drop(rows);
+        worker.send(Row::End).await?;
     }
-    if let Some((id, before)) = present {
-        finish(id, before, fresh.remove(&id));
-    }
-    for (id, points) in fresh {
-        finish(id, points, None);
-    }
-    drop(rows);
     snapshot.finish().await?;
-    Ok(())
+    worker.finish().await
 }
 
-/// What was not moved into chunks yet, in order of arrival.
-async fn in_blocks(
-    connection: &mut sqlx::PgConnection,
+/// Chunks that hold a moment begin on its day.
+fn day_of(at: DateTime<Utc>) -> DateTime<Utc> {
+    time::to_utc(time::day_of(time::from_utc(at)) * time::DAY)
+}
+
+/// Series whose blocks are few enough to be held at once, by whole shards.
+async fn groups(
+    connection: &mut PgConnection,
     project: &ProjectId,
     series: &[SeriesId],
     range: Range,
-) -> Result<HashMap<SeriesId, Vec<MetricPoint>>, StoreError> {
-    let wanted: HashSet<SeriesId> = series.iter().copied().collect();
-    let shards: HashSet<i16> = series.iter().map(|id| shard_of(*id)).collect();
-    let mut rows = sqlx::query_as::<_, Sealed>(
-        "select format, checksum, data from metric_blocks
-          where project_id = $1 and shard = any($2) and first_at <= $3 and last_at >= $4 order by id",
+) -> Result<Vec<Vec<SeriesId>>, StoreError> {
+    if series.len() <= SERIES_UNWEIGHED_MAX {
+        return Ok(vec![series.to_vec()]);
+    }
+    let mut by_shard: BTreeMap<i16, Vec<SeriesId>> = BTreeMap::new();
+    for id in series {
+        by_shard.entry(shard_of(*id)).or_default().push(*id);
+    }
+    let weights: Vec<(i16, i64, i64)> = sqlx::query_as(
+        "select shard, sum(points)::bigint, sum(octet_length(data))::bigint from metric_blocks
+          where project_id = $1 and shard = any($2) and first_at <= $3 and last_at >= $4 group by shard",
     )
     .bind(project.as_str())
-    .bind(shards.into_iter().collect::<Vec<_>>())
+    .bind(by_shard.keys().copied().collect::<Vec<_>>())
     .bind(range.1)
     .bind(range.0)
-    .fetch(connection);
-    let mut found: HashMap<SeriesId, Vec<MetricPoint>> = HashMap::new();
-    while let Some(sealed) = rows.try_next().await? {
-        let _ = blocks::read(&sealed, Some(&wanted), |id, points| {
-            found.entry(id).or_default().extend(points);
-        });
+    .fetch_all(connection)
+    .await?;
+    let weights: HashMap<i16, (i64, i64)> = weights
+        .into_iter()
+        .map(|(shard, points, bytes)| (shard, (points, bytes)))
+        .collect();
+    let mut groups: Vec<Vec<SeriesId>> = vec![Vec::new()];
+    let (mut points, mut bytes) = (0, 0);
+    for (shard, ids) in by_shard {
+        let (more_points, more_bytes) = weights.get(&shard).copied().unwrap_or_default();
+        let is_over =
+            points + more_points > POINTS_TOGETHER_MAX || bytes + more_bytes > BYTES_TOGETHER_MAX;
+        if is_over && groups.last().is_some_and(|group| !group.is_empty()) {
+            groups.push(Vec::new());
+            (points, bytes) = (0, 0);
+        }
+        points += more_points;
+        bytes += more_bytes;
+        if let Some(group) = groups.last_mut() {
+            group.extend(ids);
+        }
     }
-    Ok(found)
+    Ok(groups)
+}
+
+/// Where rows are folded: on the serving thread as long as they are few, then on one of their own.
+struct Worker<'a, F> {
+    project: &'a ProjectId,
+    deadline: Instant,
+    bytes: usize,
+    place: Place<F>,
+}
+
+enum Place<F> {
+    Here(Box<Folding<F>>),
+    Aside {
+        rows: mpsc::Sender<Row>,
+        folded: JoinHandle<Result<Box<Folding<F>>, StoreError>>,
+    },
+    /// Between the two, and after an end.
+    Nowhere,
+}
+
+impl<'a, F: Fold> Worker<'a, F> {
+    fn new(project: &'a ProjectId, folding: Folding<F>, deadline: Instant) -> Self {
+        Self {
+            project,
+            deadline,
+            bytes: 0,
+            place: Place::Here(Box::new(folding)),
+        }
+    }
+
+    async fn send(&mut self, row: Row) -> Result<(), StoreError> {
+        if Instant::now() > self.deadline {
+            return Err(StoreError::Timeout);
+        }
+        self.bytes += row.weight();
+        if let Place::Here(folding) = &mut self.place {
+            if self.bytes <= INLINE_BYTES_MAX {
+                return folding.take(&row);
+            }
+            let permits = permits(self.project, self.deadline).await?;
+            if let Place::Here(folding) = std::mem::replace(&mut self.place, Place::Nowhere) {
+                self.place = aside(folding, permits, self.deadline);
+            }
+        }
+        if let Place::Aside { rows, .. } = &mut self.place
+            && rows.send(row).await.is_ok()
+        {
+            return Ok(());
+        }
+        // It has ended before all rows were there, and says why.
+        let ended = std::mem::replace(&mut self.place, Place::Nowhere);
+        ended.folded().await.and(Err(StoreError::Timeout))
+    }
+
+    async fn finish(self) -> Result<F, StoreError> {
+        Ok(self.place.folded().await?.finish())
+    }
+}
+
+impl<F: Fold> Place<F> {
+    async fn folded(self) -> Result<Box<Folding<F>>, StoreError> {
+        match self {
+            Self::Here(folding) => Ok(folding),
+            Self::Aside { rows, folded } => {
+                drop(rows);
+                let folded = folded.await;
+                folded.map_err(|_| StoreError::Unavailable(Some(sqlx::Error::WorkerCrashed)))?
+            }
+            Self::Nowhere => Err(StoreError::Timeout),
+        }
+    }
+}
+
+fn aside<F: Fold>(
+    mut folding: Box<Folding<F>>,
+    permits: [OwnedSemaphorePermit; 2],
+    deadline: Instant,
+) -> Place<F> {
+    let (rows, mut coming) = mpsc::channel(ROWS_AHEAD_MAX);
+    let folded = tokio::task::spawn_blocking(move || {
+        while let Some(row) = coming.blocking_recv() {
+            if Instant::now() > deadline {
+                return Err(StoreError::Timeout);
+            }
+            folding.take(&row)?;
+        }
+        drop(permits);
+        Ok(folding)
+    });
+    Place::Aside { rows, folded }
+}
+
+/// Waits for a thread, of all and of those that the project may have.
+async fn permits(
+    project: &ProjectId,
+    deadline: Instant,
+) -> Result<[OwnedSemaphorePermit; 2], StoreError> {
+    static ALL: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(ASIDE_MAX)));
+    let own = turns::wait(project, Turn::Thread, deadline).await?;
+    let all = Arc::clone(&ALL).acquire_owned();
+    let all = tokio::time::timeout_at(deadline.into(), all).await;
+    // They are never closed.
+    let all = all
+        .map_err(|_| StoreError::Timeout)?
+        .map_err(|_| StoreError::Timeout)?;
+    Ok([own, all])
 }
 
 /// When each series was measured last, as far as that is within the range.
@@ -124,30 +266,85 @@ pub(super) async fn newest(
     series: &[SeriesId],
     range: Range,
 ) -> Result<HashMap<SeriesId, DateTime<Utc>>, StoreError> {
+    let deadline = Instant::now() + TIME_MAX;
     let mut snapshot = store.read().snapshot().await?;
-    let day = time::to_utc(time::day_of(time::from_utc(range.0)) * time::DAY);
+    // Chunks that end within the range say it themselves.
     let rows: Vec<(SeriesId, DateTime<Utc>)> = sqlx::query_as(
-        "select series_id, max(least(last_at, $4)) from metric_chunks
-          where project_id = $1 and series_id = any($2) and first_at between $3 and $4 and last_at >= $5
+        "select series_id, max(last_at) from metric_chunks
+          where project_id = $1 and series_id = any($2) and first_at between $3 and $4
+            and last_at between $5 and $4
           group by series_id",
     )
     .bind(project.as_str())
     .bind(series)
-    .bind(day)
+    .bind(day_of(range.0))
     .bind(range.1)
     .bind(range.0)
     .fetch_all(snapshot.connection())
     .await?;
-    let mut newest: HashMap<SeriesId, DateTime<Utc>> = rows.into_iter().collect();
-    let (from, to) = (time::from_utc(range.0), time::from_utc(range.1));
-    for (id, points) in in_blocks(snapshot.connection(), project, series, range).await? {
-        let times = points.iter().map(|point| micros(point.time));
-        if let Some(last) = times.filter(|at| (from..=to).contains(at)).max() {
-            let last = time::to_utc(last);
-            let known = newest.entry(id).or_insert(last);
-            *known = last.max(*known);
+    let known = rows
+        .into_iter()
+        .map(|(id, last)| (id, time::from_utc(last)))
+        .collect();
+    let micros = (time::from_utc(range.0), time::from_utc(range.1));
+    let folding = Folding::new(Newest { known }, series, micros);
+    let mut worker = Worker::new(project, folding, deadline);
+    for ids in groups(snapshot.connection(), project, series, range).await? {
+        let shards: HashSet<i16> = ids.iter().map(|id| shard_of(*id)).collect();
+        let mut rows = sqlx::query_as::<_, Sealed>(
+            "select format, checksum, data from metric_blocks
+              where project_id = $1 and shard = any($2) and first_at <= $3 and last_at >= $4 order by id",
+        )
+        .bind(project.as_str())
+        .bind(shards.into_iter().collect::<Vec<_>>())
+        .bind(range.1)
+        .bind(range.0)
+        .fetch(snapshot.connection());
+        while let Some(sealed) = rows.try_next().await? {
+            worker.send(Row::Block(sealed)).await?;
         }
+        drop(rows);
+        // Those that reach beyond its end may have no point in it.
+        let mut rows = sqlx::query_as::<_, ChunkRow>(
+            "select series_id, first_at, format, checksum, data from metric_chunks
+              where project_id = $1 and series_id = any($2) and first_at between $3 and $4 and last_at > $4
+              order by series_id, first_at",
+        )
+        .bind(project.as_str())
+        .bind(&ids)
+        .bind(day_of(range.0))
+        .bind(range.1)
+        .fetch(snapshot.connection());
+        while let Some(row) = rows.try_next().await? {
+            let first = time::from_utc(row.first_at);
+            let (series, sealed) = (row.series_id, row.sealed);
+            worker
+                .send(Row::Chunk {
+                    series,
+                    first,
+                    sealed,
+                })
+                .await?;
+        }
+        drop(rows);
+        worker.send(Row::End).await?;
     }
     snapshot.finish().await?;
-    Ok(newest)
+    let newest = worker.finish().await?.known.into_iter();
+    Ok(newest.map(|(id, last)| (id, time::to_utc(last))).collect())
+}
+
+struct Newest {
+    known: HashMap<SeriesId, Micros>,
+}
+
+impl Fold for Newest {
+    fn add(&mut self, series: SeriesId, points: &[MetricPoint]) -> Result<(), StoreError> {
+        if let Some(last) = points.last() {
+            let last = micros(last.time);
+            let known = self.known.entry(series).or_insert(last);
+            *known = last.max(*known);
+        }
+        Ok(())
+    }
 }

@@ -2,9 +2,12 @@
 //! Source: OpenTelemetry's data model, "Histogram" and "ExponentialHistogram".
 
 use std::collections::BTreeMap;
+use std::ops::Add;
 use std::sync::Arc;
 
 use xtrace_model::metric::{Buckets, Distribution, Shape};
+
+use super::powers::{Powers, base_of, indexed};
 
 /// Buckets that an exponential histogram is made coarser to keep.
 const BUCKETS_MAX: usize = 1024;
@@ -34,7 +37,8 @@ enum Counts {
     },
 }
 
-/// What grew since the point before: `None` where that is not known.
+/// What grew since the point before; `None` where it began anew, which fewer measurements tell. Buckets that
+/// have changed meanwhile are compared in what both share.
 pub(super) fn growth(before: &Distribution, now: &Distribution) -> Option<Distribution> {
     let shape = match (&before.shape, &now.shape) {
         (
@@ -48,36 +52,33 @@ pub(super) fn growth(before: &Distribution, now: &Distribution) -> Option<Distri
             counts: less(counts, earlier)?,
         },
         (
-            Shape::Exponential {
-                scale: old,
-                zero_count: earlier_zero,
-                positive: above,
-                negative: below,
-                ..
+            Shape::Explicit {
+                bounds: old,
+                counts: earlier,
             },
-            Shape::Exponential {
-                scale,
-                zero_count,
-                zero_threshold,
-                positive,
-                negative,
-            },
+            Shape::Explicit { bounds, counts },
         ) => {
-            // A sender makes its histogram coarser as it grows, never finer.
-            let coarser = old.checked_sub(*scale)?;
-            if coarser < 0 {
-                return None;
-            }
-            Shape::Exponential {
-                scale: *scale,
-                zero_count: zero_count.checked_sub(*earlier_zero)?,
-                zero_threshold: *zero_threshold,
-                positive: less_buckets(positive, above, coarser)?,
-                negative: less_buckets(negative, below, coarser)?,
+            let common = in_both(old, bounds);
+            let (earlier, now) = (
+                coarser(old, earlier, &common, u64::saturating_add),
+                coarser(bounds, counts, &common, u64::saturating_add),
+            );
+            let counts = now.iter().zip(earlier);
+            let counts = counts.map(|(now, before)| now.saturating_sub(before));
+            if common.is_empty() {
+                unknown()
+            } else {
+                Shape::Explicit {
+                    counts: counts.collect(),
+                    bounds: common.into(),
+                }
             }
         }
+        (Shape::Exponential { .. }, Shape::Exponential { .. }) => {
+            Powers::of(&now.shape).less(Powers::of(&before.shape))?
+        }
         (Shape::Quantiles(_), Shape::Quantiles(now)) => Shape::Quantiles(now.clone()),
-        _ => return None,
+        _ => unknown(),
     };
     Some(Distribution {
         count: now.count.checked_sub(before.count)?,
@@ -89,6 +90,14 @@ pub(super) fn growth(before: &Distribution, now: &Distribution) -> Option<Distri
     })
 }
 
+/// So much was measured, and nobody knows where it lies.
+fn unknown() -> Shape {
+    Shape::Explicit {
+        bounds: [].into(),
+        counts: Vec::new(),
+    }
+}
+
 fn less(now: &[u64], before: &[u64]) -> Option<Vec<u64>> {
     now.iter()
         .zip(before)
@@ -96,36 +105,15 @@ fn less(now: &[u64], before: &[u64]) -> Option<Vec<u64>> {
         .collect()
 }
 
-fn less_buckets(now: &Buckets, before: &Buckets, coarser: i32) -> Option<Buckets> {
-    let mut counts = now.counts.clone();
-    for (index, count) in indexed(before) {
-        let index = i64::from(index) >> coarser.min(31);
-        let place = index - i64::from(now.offset);
-        if count == 0 {
-            continue;
-        }
-        let place = usize::try_from(place).ok()?;
-        let kept = counts.get_mut(place)?;
-        *kept = kept.checked_sub(count)?;
+/// Bounds that both have, which are in ascending order.
+fn in_both(one: &[f64], other: &[f64]) -> Vec<f64> {
+    let mut others = other.iter().copied().peekable();
+    let mut common = Vec::new();
+    for bound in one {
+        while others.next_if(|other| other < bound).is_some() {}
+        common.extend(others.next_if(|other| other.total_cmp(bound).is_eq()));
     }
-    Some(Buckets {
-        offset: now.offset,
-        counts,
-    })
-}
-
-/// What bucket bounds of a scale are powers of.
-pub(super) fn base_of(scale: i32) -> f64 {
-    2.0_f64.powf(2.0_f64.powi(-scale))
-}
-
-/// Counts with their indexes, ascending.
-pub(super) fn indexed(buckets: &Buckets) -> impl DoubleEndedIterator<Item = (i32, u64)> {
-    let counts = buckets.counts.iter().enumerate();
-    counts.map(|(at, count)| {
-        let at = i32::try_from(at).unwrap_or(i32::MAX);
-        (buckets.offset.saturating_add(at), *count)
-    })
+    common
 }
 
 impl Spread {
@@ -162,6 +150,20 @@ impl Spread {
             .quantile(fraction, self.min, self.max)?;
         let found = self.min.map_or(found, |min| found.max(min));
         Some(self.max.map_or(found, |max| found.min(max)))
+    }
+
+    /// What it holds in memory beside itself.
+    pub(super) fn bytes(&self) -> usize {
+        const OF_NODE: usize = 32;
+        match &self.buckets {
+            None => 0,
+            Some(Counts::Explicit { bounds, counts }) => {
+                (bounds.len() + counts.capacity()) * size_of::<f64>()
+            }
+            Some(Counts::Exponential {
+                positive, negative, ..
+            }) => (positive.len() + negative.len()) * OF_NODE,
+        }
     }
 
     /// The ends of what was measured, as far as points or buckets tell.
@@ -224,13 +226,9 @@ impl Counts {
                     (counts.iter_mut().zip(others)).for_each(|(count, other)| *count += other);
                     return Self::Explicit { bounds, counts };
                 }
-                let common: Vec<f64> = bounds
-                    .iter()
-                    .copied()
-                    .filter(|bound| of_other.contains(bound))
-                    .collect();
-                let mut coarse = coarser(&bounds, &counts, &common);
-                let others = coarser(&of_other, &others, &common);
+                let common = in_both(&bounds, &of_other);
+                let mut coarse = coarser(&bounds, &counts, &common, Add::add);
+                let others = coarser(&of_other, &others, &common, Add::add);
                 (coarse.iter_mut().zip(others)).for_each(|(count, other)| *count += other);
                 Self::Explicit {
                     bounds: common.into(),
@@ -269,6 +267,15 @@ impl Counts {
             return self;
         };
         let by = scale.saturating_sub(wanted).clamp(0, 31);
+        if by == 0 {
+            return Self::Exponential {
+                scale,
+                zero,
+                threshold,
+                positive,
+                negative,
+            };
+        }
         let wide = |buckets: BTreeMap<i32, f64>| {
             let mut wide = BTreeMap::new();
             for (index, count) in buckets {
@@ -410,13 +417,24 @@ impl Counts {
 }
 
 /// Counts of explicit buckets in fewer bounds, each of which was one before.
-fn coarser(bounds: &[f64], counts: &[f64], common: &[f64]) -> Vec<f64> {
-    let mut coarse = vec![0.0; common.len() + 1];
+fn coarser<T: Copy + Default>(
+    bounds: &[f64],
+    counts: &[T],
+    common: &[f64],
+    add: impl Fn(T, T) -> T,
+) -> Vec<T> {
+    let mut coarse = vec![T::default(); common.len() + 1];
+    let mut place = 0;
     for (at, count) in counts.iter().enumerate() {
-        let place = bounds.get(at).map_or(common.len(), |bound| {
-            common.partition_point(|known| known < bound)
-        });
-        coarse[place] += count;
+        match bounds.get(at) {
+            Some(bound) => {
+                while common.get(place).is_some_and(|known| known < bound) {
+                    place += 1;
+                }
+            }
+            None => place = common.len(),
+        }
+        coarse[place] = add(coarse[place], *count);
     }
     coarse
 }
@@ -496,6 +514,37 @@ mod tests {
         close(spread.quantile(0.25), 2.0);
     }
 
+    /// What is about zero widens, and takes buckets in.
+    #[test]
+    fn buckets_that_became_zero_are_no_reset() {
+        let widened = |zero: u64, threshold: f64, offset: i32, counts: &[u64]| {
+            let mut one = exponential(0, offset, counts);
+            one.count += zero;
+            if let Shape::Exponential {
+                zero_count,
+                zero_threshold,
+                ..
+            } = &mut one.shape
+            {
+                (*zero_count, *zero_threshold) = (zero, threshold);
+            }
+            one
+        };
+        let before = widened(0, 0.0, 0, &[1001, 1000]);
+        let now = widened(1002, 2.0, 1, &[1000]);
+        let grown = growth(&before, &now).unwrap();
+        assert_eq!(grown.count, 1);
+        let Shape::Exponential {
+            zero_count,
+            positive,
+            ..
+        } = grown.shape
+        else {
+            panic!("{grown:?}")
+        };
+        assert_eq!((zero_count, positive.counts.iter().sum::<u64>()), (1, 0));
+    }
+
     #[test]
     fn different_bounds_meet_in_what_they_share() {
         let mut spread = Spread::default();
@@ -514,9 +563,32 @@ mod tests {
         let grown = growth(&before, &now).unwrap();
         assert_eq!((grown.count, grown.sum), (3, Some(0.0)));
         assert_eq!(growth(&now, &before), None);
-        assert_eq!(growth(&explicit(&[2.0], &[1, 2]), &now), None);
+        // With the same bounds, fewer in any bucket tell it too.
+        assert_eq!(growth(&before, &explicit(&[1.0], &[0, 9])), None);
+        // What can't be compared has grown all the same.
+        let grown = growth(&explicit(&[2.0], &[1, 2]), &now).unwrap();
+        assert_eq!((grown.count, grown.shape), (3, unknown()));
+        let (before, now) = (
+            explicit(&[1.0, 2.0, 4.0], &[1, 1, 1, 1]),
+            explicit(&[1.0, 3.0, 4.0], &[2, 1, 2, 1]),
+        );
+        let expected = Shape::Explicit {
+            bounds: [1.0, 4.0].into(),
+            counts: vec![1, 1, 0],
+        };
+        let grown = growth(&before, &now).unwrap();
+        assert_eq!((grown.count, grown.shape), (2, expected));
         // A coarser histogram still holds what was in the finer one.
         let grown = growth(&exponential(1, 0, &[1, 1]), &exponential(0, 0, &[5])).unwrap();
-        assert_eq!(grown.count, 3);
+        assert_eq!(
+            (grown.count, grown.shape),
+            (3, exponential(0, 0, &[3]).shape)
+        );
+        // So does a finer one.
+        let grown = growth(&exponential(0, 0, &[2]), &exponential(1, 0, &[2, 3])).unwrap();
+        assert_eq!(
+            (grown.count, grown.shape),
+            (3, exponential(0, 0, &[3]).shape)
+        );
     }
 }

@@ -8,4 +8,4 @@ with recursive names as (
       from names
      where names.name is not null
 )
-select name from names where name is not null order by name
+select name from names where name is not null order by name limit $2

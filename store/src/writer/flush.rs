@@ -260,6 +260,7 @@ fn is_of_its_data(error: &StoreError) -> bool {
         StoreError::Overloaded { .. }
         | StoreError::Busy { .. }
         | StoreError::TooLarge
+        | StoreError::TooBroad(_)
         | StoreError::Unavailable(_) => false,
     }
 }

@@ -34,12 +34,10 @@ pub(crate) async fn dump(
         DateTime::UNIX_EPOCH,
         DateTime::from_timestamp_nanos(i64::MAX),
     );
-    let mut points: BTreeMap<i64, Vec<MetricPoint>> = BTreeMap::new();
-    read::points(&xtrace.store, &project, &ids, all, |id, found| {
-        points.insert(id, found.to_vec());
-    })
-    .await
-    .unwrap();
+    let points: BTreeMap<i64, Vec<MetricPoint>> = BTreeMap::new();
+    let mut points = read::points(&xtrace.store, &project, &ids, all, points)
+        .await
+        .unwrap();
     let linked = exemplars::of(&xtrace.store, &project, &ids, all)
         .await
         .unwrap();

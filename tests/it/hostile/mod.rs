@@ -7,6 +7,7 @@ mod compat;
 
 mod edge; // what reaches a port without a key
 mod lists; // items of lists within requests
+mod metrics; // wide histograms, and questions that reach very much
 mod writer; // the write queue
 
 use std::time::Duration;

@@ -21,6 +21,8 @@ const LABELS_MAX: usize = 64;
 const LABEL_BYTES_MAX: usize = 1024;
 /// OTLP: the point has no value, and its series has gone stale.
 const NO_RECORDED_VALUE: u32 = 1;
+/// Buckets, or quantiles, of a point.
+const BUCKETS_MAX: usize = 4096;
 /// Scales whose buckets a double can hold.
 const SCALES: std::ops::RangeInclusive<i32> = -10..=20;
 
@@ -245,6 +247,9 @@ impl Mapping<'_> {
                 if !is_empty && counts.len() != bounds.len() + 1 {
                     return Err("bucketCounts:not_one_more_than_bounds");
                 }
+                if counts.len() > BUCKETS_MAX {
+                    return Err("explicitBounds:too_many");
+                }
                 if !bounds.is_sorted_by(|a, b| a < b) || bounds.iter().any(|bound| bound.is_nan()) {
                     return Err("explicitBounds:not_increasing");
                 }
@@ -262,6 +267,9 @@ impl Mapping<'_> {
                     counts: buckets.bucket_counts,
                 };
                 let (positive, negative) = (buckets(sent.positive), buckets(sent.negative));
+                if positive.counts.len() + negative.counts.len() > BUCKETS_MAX {
+                    return Err("bucketCounts:too_many");
+                }
                 let fits = |buckets: &Buckets| {
                     let length = i32::try_from(buckets.counts.len()).ok();
                     length.is_some_and(|length| buckets.offset.checked_add(length).is_some())
@@ -279,6 +287,9 @@ impl Mapping<'_> {
             }
             _ => {
                 let pairs = sent.quantile_values.iter();
+                if pairs.len() > BUCKETS_MAX {
+                    return Err("quantileValues:too_many");
+                }
                 Ok(Shape::Quantiles(
                     pairs.map(|pair| (pair.quantile, pair.value)).collect(),
                 ))
