@@ -178,7 +178,14 @@ async fn find_all(store: &Store, project: &ProjectId, content: &Value) -> Result
         }
         wanted = next;
     }
-    Ok(found)
+    if wanted.iter().all(|key| found.prompts.contains_key(key)) {
+        return Ok(found);
+    }
+    Err(Stop::Fault(too_deep()))
+}
+
+fn too_deep() -> String {
+    format!("Maximum nesting depth exceeded ({DEPTH_MAX})")
 }
 
 fn too_large() -> String {
@@ -323,7 +330,7 @@ impl<'a> Resolver<'a> {
         // The prompt that is asked for is the first level.
         let depth = 1 + path.len() + known.as_ref().map_or(1, |known| known.height);
         if depth > DEPTH_MAX {
-            return Err(format!("Maximum nesting depth exceeded ({DEPTH_MAX})"));
+            return Err(too_deep());
         }
         if let Some(known) = known {
             return Ok(known);
