@@ -2,13 +2,14 @@
 //! JSON within JSON a text was found, nothing is left that Postgres refuses and no number that its sums can't
 //! bear. It comes before merging, so that a part sent again is still the same part.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::register::Register;
 use crate::score::{ScoreValue, Subject};
-use crate::text::without_nul;
+use crate::text::{unescape_json, without_nul};
 use crate::usage::{self, COST_MAX};
-use crate::{Batch, LogRecord, Observation, Score, Trace};
+use crate::{Batch, LogRecord, Observation, Score, Trace, Tree};
 
 impl Batch {
     /// Brings all documents into a form that can be stored.
@@ -33,7 +34,28 @@ fn texts<const N: usize>(registers: [&mut Register<String>; N]) {
         .for_each(text);
 }
 
+/// What may be JSON as its sender wrote it: its characters are found as they are read.
+fn payloads<const N: usize>(registers: [&mut Register<String>; N]) {
+    registers
+        .into_iter()
+        .filter_map(Register::get_mut)
+        .for_each(payload);
+}
+
+fn payload(text: &mut String) {
+    if let Cow::Owned(unescaped) = unescape_json(text) {
+        *text = unescaped;
+    }
+}
+
+/// Members may be JSON within JSON.
+fn metadata(tree: &mut Tree) {
+    tree.texts_mut(&mut payload);
+}
+
 fn trace(trace: &mut Trace) {
+    payloads([&mut trace.input, &mut trace.output]);
+    metadata(&mut trace.metadata);
     texts([
         &mut trace.name,
         &mut trace.user_id,
@@ -55,6 +77,13 @@ fn trace(trace: &mut Trace) {
 }
 
 fn observation(observation: &mut Observation) {
+    payloads([
+        &mut observation.input,
+        &mut observation.output,
+        &mut observation.model_parameters,
+        &mut observation.tool_definitions,
+    ]);
+    metadata(&mut observation.metadata);
     texts([
         &mut observation.parent_id,
         &mut observation.name,

@@ -82,6 +82,55 @@ fn escaped_unit(bytes: &[u8]) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
+/// JSON text whose characters are themselves: `\uXXXX` escapes, which Python's encoder writes for everything beyond
+/// ASCII, become UTF-8, so that a search for 退款 finds them. Escapes of controls, quotes, backslashes and lone
+/// surrogates stay, and so does every other byte. Text that is no JSON is borrowed as it is.
+pub fn unescape_json(text: &str) -> Cow<'_, str> {
+    if !text.contains("\\u") || !crate::json::is_json(text) {
+        return Cow::Borrowed(text);
+    }
+    let bytes = text.as_bytes();
+    let mut unescaped = String::with_capacity(text.len());
+    let (mut copied, mut at) = (0, 0);
+    // Escapes are legal inside strings only, so strings need not be followed.
+    while let Some(next) = text[at..].find('\\') {
+        at += next;
+        let (found, length) = escaped_char(&bytes[at..]);
+        if let Some(found) = found {
+            unescaped.push_str(&text[copied..at]);
+            unescaped.push(found);
+            copied = at + length;
+        }
+        at += length;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    unescaped.push_str(&text[copied..]);
+    Cow::Owned(unescaped)
+}
+
+/// The character that an escape at the start of `bytes` stands for, if it may stand there itself, and the
+/// escape's length.
+fn escaped_char(bytes: &[u8]) -> (Option<char>, usize) {
+    let Some(unit) = escaped_unit(bytes) else {
+        return (None, 2);
+    };
+    let pair = match unit {
+        0xd800..=0xdbff => escaped_unit(&bytes[6..]).map(|low| [unit, low]),
+        _ => None,
+    };
+    let units = pair
+        .as_ref()
+        .map_or(std::slice::from_ref(&unit), |pair| pair.as_slice());
+    let mut decoded = char::decode_utf16(units.iter().copied());
+    match decoded.next() {
+        Some(Ok(char)) if char.is_control() || matches!(char, '"' | '\\') => (None, 6),
+        Some(Ok(char)) => (Some(char), 6 * char.len_utf16()),
+        _ => (None, 6),
+    }
+}
+
 /// JSON text as readers get it: integers beyond ±2^53 become strings, since JavaScript would
 /// round them. The text must be valid JSON.
 pub fn quote_big_integers(json: &str) -> Cow<'_, str> {
@@ -157,6 +206,31 @@ mod tests {
         check(br#""\u00"#, r#""\u00"#);
         check(b"\"\\", "\"\\");
         check(br#""\ud83d"#, r#""\ufffd"#);
+    }
+
+    #[test]
+    fn escapes_become_the_characters_that_they_stand_for() {
+        let check = |text: &str, expected: &str| assert_eq!(unescape_json(text), expected);
+        check(r#"{"a": "\u9000\u6b3e"}"#, r#"{"a": "退款"}"#);
+        check(
+            r#"["\ud83d\ude00", "\u00e9\u003c", 1.50e+2 ]"#,
+            r#"["😀", "é<", 1.50e+2 ]"#,
+        );
+        for same in [
+            r#"["\u0022\u005c\u005C\u0000\u001f\n\u007f\u0085"]"#,
+            r#"["\ud83d", "\ude00\ud83d", "\ud83dx\ude00"]"#,
+            r#"["\\u9000"]"#,
+            r"no json \u9000",
+            r#"{"a": "\u9000"#,
+            r#"["退款"]"#,
+            "",
+        ] {
+            assert!(
+                matches!(unescape_json(same), Cow::Borrowed(text) if text == same),
+                "{same}"
+            );
+        }
+        check(r#"["\ud83d\u9000\\\u9000"]"#, r#"["\ud83d退\\退"]"#);
     }
 
     #[test]

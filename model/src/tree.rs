@@ -102,6 +102,16 @@ impl Tree {
         }
     }
 
+    /// Visits every text, within lists too.
+    pub(crate) fn texts_mut(&mut self, visit: &mut impl FnMut(&mut String)) {
+        if let Some((_, value)) = &mut self.scalar {
+            texts_of(value, visit);
+        }
+        for child in self.children.values_mut() {
+            child.texts_mut(visit);
+        }
+    }
+
     /// Whether nothing was ever written.
     pub fn is_empty(&self) -> bool {
         self.object.is_none() && self.scalar.is_none() && self.children.is_empty()
@@ -275,6 +285,17 @@ pub fn as_metadata(value: Value) -> Option<Value> {
         Value::Object(members) if members.is_empty() => None,
         Value::Object(members) => Some(Value::Object(members)),
         other => Some(serde_json::json!({ "metadata": other })),
+    }
+}
+
+fn texts_of(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
+    match value {
+        Value::String(text) => visit(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| texts_of(item, visit)),
+        Value::Object(members) => members
+            .values_mut()
+            .for_each(|member| texts_of(member, visit)),
+        _ => {}
     }
 }
 
