@@ -40,6 +40,16 @@ impl Shares {
         Arc::clone(line)
     }
 
+    /// A permit, if the project and all together have one left.
+    pub(crate) fn try_take(&self, project: &ProjectId) -> Option<Share> {
+        let of_project = self.line(project).try_acquire_owned().ok()?;
+        let of_all = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        Some(Share {
+            _of_all: of_all,
+            _of_project: of_project,
+        })
+    }
+
     /// A permit as soon as there is one; none after so long. Requests of one project wait in a line of their own,
     /// so nobody stands behind all of them.
     pub(crate) async fn take_within(
@@ -56,5 +66,25 @@ impl Shares {
             })
         };
         tokio::time::timeout(patience, both).await.ok().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_project_leaves_permits_to_others_and_gets_its_own_back() {
+        let shares = Shares::new(3, 2);
+        let [a, b, c] = ["a", "b", "c"].map(|id| ProjectId::parse(id).unwrap());
+        let held = [shares.try_take(&a).unwrap(), shares.try_take(&a).unwrap()];
+        assert!(shares.try_take(&a).is_none());
+        let other = shares.try_take(&b).unwrap();
+        assert!(shares.try_take(&c).is_none());
+        drop(held);
+        assert!(shares.try_take(&a).is_some());
+        drop(other);
+        assert!(shares.try_take(&c).is_some());
+        assert_eq!(shares.lines.lock().unwrap().len(), 1);
     }
 }

@@ -69,6 +69,7 @@ pub struct Store {
     access: PgPool,
     write: PgPool,
     background: PgPool,
+    media: PgPool,
     connect: PgConnectOptions,
     standing: Arc<watch::Sender<Standing>>,
     method: Method,
@@ -84,6 +85,8 @@ const BACKGROUND_CONNECTIONS_MAX: u32 = 3;
 /// Look-ups of keys and of readiness wait for no question of anybody, and never take long.
 const ACCESS_CONNECTIONS_MAX: u32 = 2;
 const ACCESS_STATEMENT_MAX: Duration = Duration::from_secs(2);
+/// Pieces of media on their way: many transfers at once must not keep other writes waiting.
+const MEDIA_CONNECTIONS_MAX: u32 = 4;
 
 impl Store {
     /// Prepares pools; connects when first needed.
@@ -113,6 +116,7 @@ impl Store {
             ),
             write: connect::pool(&connect, Purpose::Write, WRITE_CONNECTIONS_MAX),
             background: connect::pool(&connect, Purpose::Background, BACKGROUND_CONNECTIONS_MAX),
+            media: connect::pool(&connect, Purpose::Write, MEDIA_CONNECTIONS_MAX),
             connect,
             standing: Arc::new(watch::Sender::new(starting)),
             method,
@@ -190,10 +194,11 @@ impl Store {
         self.access.close().await;
         self.write.close().await;
         self.background.close().await;
+        self.media.close().await;
     }
 
     /// Name, connections in use and idle connections of each pool.
-    pub fn connections(&self) -> [(&'static str, u32, u32); 4] {
+    pub fn connections(&self) -> [(&'static str, u32, u32); 5] {
         let of = |name, pool: &PgPool| {
             let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
             (name, pool.size().saturating_sub(idle), idle)
@@ -203,6 +208,7 @@ impl Store {
             of("access", &self.access),
             of("write", &self.write),
             of("background", &self.background),
+            of("media", &self.media),
         ]
     }
 
@@ -254,6 +260,11 @@ impl Store {
     /// For work that no request waits for.
     pub(crate) fn background(&self) -> &PgPool {
         &self.background
+    }
+
+    /// For the bytes of media.
+    pub(crate) fn media(&self) -> &PgPool {
+        &self.media
     }
 
     pub(crate) fn write(&self) -> &PgPool {

@@ -23,6 +23,13 @@ pub struct Media {
     pub upload_http_error: Option<String>,
 }
 
+impl Media {
+    /// Whether its bytes are here.
+    pub fn is_here(&self) -> bool {
+        self.upload_id.is_some()
+    }
+}
+
 /// Where a file is referred to.
 #[derive(Debug)]
 pub struct Link {
@@ -74,8 +81,8 @@ pub async fn find(
     Ok(found)
 }
 
-/// Notes that a file is announced, and where it is referred to. What was known of it is replaced unless
-/// its bytes are here and of the same type.
+/// Notes that a file is announced, and where it is referred to. Once its bytes are here, length and type are
+/// those that they came with, whatever is announced.
 pub async fn announce(
     store: &Store,
     project: &ProjectId,
@@ -92,8 +99,11 @@ pub async fn announce(
     sqlx::query(
         "insert into media (project_id, id, sha256, content_type, content_length, created_at, updated_at)
          values ($1, $2, $3, $4, $5, $6, $6)
-         on conflict (project_id, id) do update set content_type = excluded.content_type,
-            content_length = excluded.content_length, updated_at = excluded.updated_at",
+         on conflict (project_id, id) do update set updated_at = excluded.updated_at,
+            content_type = case when media.upload_id is null then excluded.content_type
+                                else media.content_type end,
+            content_length = case when media.upload_id is null then excluded.content_length
+                                  else media.content_length end",
     )
     .bind(project.as_str())
     .bind(&media.id)
@@ -120,7 +130,8 @@ pub async fn announce(
     Ok(())
 }
 
-/// Notes how an upload went; whether there is such a file.
+/// Notes how an upload went, as its client saw it; whether there is such a file. Only bytes that came make a file
+/// one that is here, and no report makes it one that is not.
 pub async fn report(
     store: &Store,
     project: &ProjectId,
@@ -128,7 +139,12 @@ pub async fn report(
     report: &Report,
 ) -> Result<bool, StoreError> {
     let done = sqlx::query(
-        "update media set uploaded_at = $3, upload_http_status = $4, upload_http_error = $5
+        "update media set
+                uploaded_at = case when (upload_id is null) <> $6 then $3 else uploaded_at end,
+                upload_http_status = case when upload_id is null and not $6 then $4
+                                          else upload_http_status end,
+                upload_http_error = case when upload_id is null and not $6 then $5
+                                         else upload_http_error end
           where project_id = $1 and id = $2",
     )
     .bind(project.as_str())
@@ -136,6 +152,7 @@ pub async fn report(
     .bind(report.uploaded_at)
     .bind(report.status)
     .bind(&report.error)
+    .bind(matches!(report.status, 200 | 201))
     .execute(store.write())
     .await?;
     Ok(done.rows_affected() > 0)
@@ -167,28 +184,41 @@ pub async fn add_chunk(
     .bind(number)
     .bind(bytes)
     .bind(now)
-    .execute(store.write())
+    .execute(store.media())
     .await?;
     Ok(())
+}
+
+/// What an upload is of, as it was announced to the client that sent it.
+#[derive(Debug)]
+pub struct Announced<'a> {
+    /// The file's id.
+    pub media: &'a str,
+    /// Of the bytes.
+    pub content_type: &'a str,
+    /// Of the bytes.
+    pub content_length: i64,
 }
 
 /// Makes an upload the bytes of its file; whether there is such a file.
 pub async fn finish(
     store: &Store,
     upload: &Upload,
-    media: &str,
+    announced: &Announced<'_>,
     now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
     let done = sqlx::query(
         "update media set upload_id = $3, uploaded_at = $4, upload_http_status = 200,
-                upload_http_error = null
+                upload_http_error = null, content_type = $5, content_length = $6
           where project_id = $1 and id = $2",
     )
     .bind(upload.project.as_str())
-    .bind(media)
+    .bind(announced.media)
     .bind(&upload.id)
     .bind(now)
-    .execute(store.write())
+    .bind(announced.content_type)
+    .bind(announced.content_length)
+    .execute(store.media())
     .await?;
     Ok(done.rows_affected() > 0)
 }
@@ -198,7 +228,7 @@ pub async fn abandon(store: &Store, upload: &Upload) -> Result<(), StoreError> {
     sqlx::query("delete from media_chunks where project_id = $1 and upload_id = $2")
         .bind(upload.project.as_str())
         .bind(&upload.id)
-        .execute(store.write())
+        .execute(store.media())
         .await?;
     Ok(())
 }
@@ -215,10 +245,8 @@ pub async fn chunk(
     .bind(upload.project.as_str())
     .bind(&upload.id)
     .bind(number);
-    // A link names its project itself; no request of it runs.
-    let reading = store.reading(&upload.project);
-    let found = reading.scope(async { find.fetch_optional(store.read()).await });
-    Ok(found.await?)
+    // Transfers have connections and permits of their own, and wait for no reads.
+    Ok(find.fetch_optional(store.media()).await?)
 }
 
 /// The key of that name, made of `fresh` if nobody made one yet.

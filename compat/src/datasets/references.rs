@@ -124,7 +124,7 @@ pub(super) async fn views(
     ids.dedup();
     let mut media_by_id = HashMap::new();
     for media in media::find(&compat.store, project, &ids).await? {
-        if matches!(media.upload_http_status, Some(200 | 201)) {
+        if media.is_here() {
             let link = signed(compat, project, &media, headers).await?;
             let shown = json!({
                 "mediaId": media.id,

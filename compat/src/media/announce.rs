@@ -96,7 +96,7 @@ pub(crate) async fn announce(
     let ids = std::slice::from_ref(&announced.id);
     let known = media::find(&compat.store, &project, ids).await?.pop();
     let is_here = known.as_ref().is_some_and(|known| {
-        known.upload_http_status == Some(200)
+        known.is_here()
             && known.content_type == announced.content_type
             && known.sha256 == announced.sha256
     });
@@ -231,8 +231,8 @@ pub(crate) async fn get(
         return missing("Media asset not found".to_owned());
     };
     match media.upload_http_status {
-        Some(200 | 201) => {}
-        None => return missing("Media not yet uploaded".to_owned()),
+        _ if media.is_here() => {}
+        None | Some(200 | 201) => return missing("Media not yet uploaded".to_owned()),
         Some(status) => {
             let error = media.upload_http_error.unwrap_or_default();
             return missing(format!("Media upload failed with status {status}: {error}"));

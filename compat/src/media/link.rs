@@ -8,8 +8,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-/// How long a link opens.
-pub(super) const VALID: TimeDelta = TimeDelta::hours(1);
+/// How long a link opens, as often as somebody likes: it outlives the key that asked for it, so not for long.
+pub(super) const VALID: TimeDelta = TimeDelta::minutes(15);
 
 /// What may be done with a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

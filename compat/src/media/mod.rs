@@ -10,14 +10,16 @@ mod transfer;
 
 use std::sync::Arc;
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 use xtrace_store::{Store, StoreError, media};
 
+use crate::shares::Shares;
 pub(crate) use announce::{announce, get, patch, signed};
 pub(crate) use transfer::{download, upload};
 
-/// Uploads and downloads at once; each holds one piece in memory.
+/// Uploads and downloads at once, in all and of a project; each holds a few pieces in memory.
 const TRANSFERS_MAX: usize = 64;
+const TRANSFERS_OF_PROJECT_MAX: usize = 16;
 
 /// How media are kept.
 #[derive(Debug, Clone)]
@@ -33,7 +35,7 @@ pub struct MediaSettings {
 pub(crate) struct Media {
     pub(crate) settings: MediaSettings,
     key: Arc<OnceCell<Vec<u8>>>,
-    transfers: Arc<Semaphore>,
+    transfers: Arc<Shares>,
 }
 
 impl Media {
@@ -41,7 +43,7 @@ impl Media {
         Self {
             settings,
             key: Arc::default(),
-            transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)),
+            transfers: Arc::new(Shares::new(TRANSFERS_MAX, TRANSFERS_OF_PROJECT_MAX)),
         }
     }
 

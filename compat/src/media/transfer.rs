@@ -1,4 +1,5 @@
-//! Bytes in and out, a piece at a time: a large file costs no more memory than a small one.
+//! Bytes in and out, a piece at a time: a large file costs no more memory than a small one. Every transfer ends in a
+//! time that its length allows, so that peers who are slow on purpose give their places back.
 
 use std::time::Duration;
 
@@ -11,18 +12,37 @@ use base64::prelude::BASE64_STANDARD;
 use chrono::Utc;
 use futures_util::{StreamExt, stream};
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 use xtrace_model::ProjectId;
-use xtrace_store::media::{self, Upload};
+use xtrace_store::media::{self, Announced, Upload};
 use xtrace_store::{Store, StoreError};
 
 use super::link::{Action, Grant};
 use crate::Compat;
 use crate::error::CompatError;
+use crate::shares::Share;
 
 /// Bytes of a piece.
 const PIECE: usize = 128 * 1024;
 /// A client that sends nothing for so long is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A transfer takes [`PATIENCE`] and at this rate, or it is cut off.
+const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
+/// What a browser runs, or lays out with what it runs: it is saved, never shown as a page of ours.
+const ACTIVE: [&str; 6] = [
+    "text/html",
+    "text/css",
+    "image/svg+xml",
+    "application/xml",
+    "application/javascript",
+    "text/x-typescript",
+];
+
+/// How long a transfer of so many bytes may take.
+fn time_for(bytes: i64) -> Duration {
+    let bytes = u64::try_from(bytes).unwrap_or(0);
+    PATIENCE + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN)
+}
 
 /// `PUT /media/upload/{token}`.
 pub(crate) async fn upload(
@@ -31,13 +51,16 @@ pub(crate) async fn upload(
     request: Request,
 ) -> Result<StatusCode, CompatError> {
     let grant = granted(&compat, &token, Action::Upload).await?;
-    let _permit = permit(&compat)?;
+    let project = project(&grant)?;
+    let _share = share(&compat, &project)?;
     check_headers(request.headers(), &grant)?;
     let upload = Upload {
-        project: project(&grant)?,
+        project,
         id: uuid::Uuid::new_v4().to_string(),
     };
-    match receive(&compat.store, &upload, request.into_body(), &grant).await {
+    let receive = receive(&compat.store, &upload, request.into_body(), &grant);
+    let received = tokio::time::timeout(time_for(grant.content_length), receive).await;
+    match received.unwrap_or_else(|_| Err(broken_off())) {
         Ok(()) => Ok(StatusCode::OK),
         Err(error) => {
             // What stays behind here, maintenance finds.
@@ -55,11 +78,13 @@ async fn granted(compat: &Compat, token: &str, action: Action) -> Result<Grant, 
     })
 }
 
-fn permit(compat: &Compat) -> Result<tokio::sync::OwnedSemaphorePermit, CompatError> {
-    let transfers = compat.media.transfers.clone();
-    transfers
-        .try_acquire_owned()
-        .map_err(|_| CompatError::Store(StoreError::Unavailable(None)))
+fn share(compat: &Compat, project: &ProjectId) -> Result<Share, CompatError> {
+    let share = compat.media.transfers.try_take(project);
+    share.ok_or(CompatError::Store(StoreError::Unavailable(None)))
+}
+
+fn broken_off() -> CompatError {
+    CompatError::BadRequest("The upload broke off".to_owned())
 }
 
 fn project(grant: &Grant) -> Result<ProjectId, CompatError> {
@@ -101,7 +126,7 @@ async fn receive(
             Ok(None) => break,
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(_))) | Err(_) => {
-                return Err(CompatError::BadRequest("The upload broke off".to_owned()));
+                return Err(broken_off());
             }
         };
         length += i64::try_from(frame.len()).unwrap_or(i64::MAX);
@@ -130,7 +155,12 @@ async fn receive(
     if !piece.is_empty() || number == 0 {
         media::add_chunk(store, upload, number, &piece, Utc::now()).await?;
     }
-    if media::finish(store, upload, &grant.media, Utc::now()).await? {
+    let announced = Announced {
+        media: &grant.media,
+        content_type: &grant.content_type,
+        content_length: grant.content_length,
+    };
+    if media::finish(store, upload, &announced, Utc::now()).await? {
         return Ok(());
     }
     Err(CompatError::NotFound("Media asset not found".to_owned()))
@@ -149,45 +179,87 @@ pub(crate) async fn download(
     Path(token): Path<String>,
 ) -> Result<Response, CompatError> {
     let grant = granted(&compat, &token, Action::Download).await?;
-    let permit = permit(&compat)?;
     let project = project(&grant)?;
+    let share = share(&compat, &project)?;
     let ids = std::slice::from_ref(&grant.media);
     let found = media::find(&compat.store, &project, ids).await?.pop();
-    let Some(upload_id) = found.and_then(|media| media.upload_id) else {
-        return Err(CompatError::NotFound("Media asset not found".to_owned()));
-    };
-    let upload = Upload {
-        project,
-        id: upload_id,
-    };
-    let store = compat.store.clone();
-    // The next piece is read when the client has taken the last one.
-    let pieces = stream::try_unfold((0, permit), move |(number, permit)| {
-        let (store, upload) = (store.clone(), upload.clone());
-        async move {
-            let piece = media::chunk(&store, &upload, number).await?;
-            Ok::<_, StoreError>(piece.map(|piece| (Bytes::from(piece), (number + 1, permit))))
-        }
-    });
-    let mut response = Body::from_stream(pieces).into_response();
+    let missing = || CompatError::NotFound("Media asset not found".to_owned());
+    let mut found = found.ok_or_else(missing)?;
+    let id = found.upload_id.take().ok_or_else(missing)?;
+    let upload = Upload { project, id };
+    let length = found.content_length;
+    let pieces = pieces(compat.store.clone(), upload, length, share);
+    let mut response = Body::from_stream(whole(pieces, length)).into_response();
     let headers = response.headers_mut();
-    let content_type = HeaderValue::from_str(&grant.content_type);
+    let is_active = ACTIVE.contains(&found.content_type.as_str());
+    let content_type = HeaderValue::from_str(&found.content_type);
     headers.insert(
         header::CONTENT_TYPE,
         content_type.unwrap_or(HeaderValue::from_static("application/octet-stream")),
     );
-    headers.insert(header::CONTENT_LENGTH, grant.content_length.into());
-    // A page or picture that somebody uploaded must not act in our name.
+    headers.insert(header::CONTENT_LENGTH, length.into());
+    // A page or picture that somebody uploaded must not act in our name, nor tell others of its link.
     let safety = [
         (
-            header::CONTENT_SECURITY_POLICY,
+            "content-security-policy",
             "sandbox; default-src 'none'; style-src 'unsafe-inline'",
         ),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CACHE_CONTROL, "private, max-age=3600"),
+        ("x-content-type-options", "nosniff"),
+        ("cross-origin-resource-policy", "same-site"),
+        ("referrer-policy", "no-referrer"),
+        (
+            "content-disposition",
+            if is_active { "attachment" } else { "inline" },
+        ),
+        ("cache-control", "private, max-age=900"),
     ];
     for (name, value) in safety {
         headers.insert(name, HeaderValue::from_static(value));
     }
     Ok(response)
+}
+
+/// Pieces of a file, the next one read when the last one is taken. They end, and the share with them, when
+/// the client takes them too slowly or not at all: a stream alone would wait for it without end.
+fn pieces(
+    store: Store,
+    upload: Upload,
+    length: i64,
+    share: Share,
+) -> mpsc::Receiver<Result<Bytes, StoreError>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let send = async {
+            for number in 0.. {
+                let piece = media::chunk(&store, &upload, number).await;
+                let Some(piece) = piece.transpose() else {
+                    return;
+                };
+                let is_last = piece.is_err();
+                if sender.send(piece.map(Bytes::from)).await.is_err() || is_last {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(time_for(length), send).await;
+        drop(share);
+    });
+    receiver
+}
+
+/// The pieces as a body, which fails when they end too soon.
+fn whole(
+    pieces: mpsc::Receiver<Result<Bytes, StoreError>>,
+    length: i64,
+) -> impl futures_util::Stream<Item = Result<Bytes, StoreError>> {
+    stream::try_unfold((pieces, length), |(mut pieces, left)| async move {
+        match pieces.recv().await.transpose()? {
+            Some(piece) => {
+                let left = left - i64::try_from(piece.len()).unwrap_or(i64::MAX);
+                Ok(Some((piece, (pieces, left))))
+            }
+            None if left > 0 => Err(StoreError::Timeout),
+            None => Ok(None),
+        }
+    })
 }

@@ -1,7 +1,11 @@
-//! Langfuse's paths: batches of nothing, prompts within prompts, and schemas that never end.
+//! Langfuse's paths: batches of nothing, prompts within prompts, schemas that never end, and downloads that nobody
+//! reads.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::arena::{Arena, repeated, succeed};
 use crate::harness::answer;
@@ -201,6 +205,55 @@ async fn schemas_that_never_end_hold_up_nobody() {
                 .json(&json!({"datasetName": "pattern", "input": ["aa"]})),
         )
         .await;
+    };
+    let ((), report) = arena.watch(attack).await;
+    report.assert_undisturbed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_that_nobody_reads_leave_places_to_others() {
+    const BYTES: usize = 8 << 20;
+    let arena = Arena::start().await;
+    let bytes = vec![7_u8; BYTES];
+    let mut links = Vec::new();
+    for keys in [&arena.attacker, &arena.neighbour] {
+        let hash = BASE64_STANDARD.encode(Sha256::digest(&bytes));
+        let body = json!({"contentType": "image/png", "contentLength": BYTES, "sha256Hash": hash,
+            "traceId": "t", "field": "input"});
+        let url = |path: &str| format!("{}/api/public/media{path}", arena.xtrace.url);
+        let http = &arena.xtrace.http;
+        let request =
+            |request: reqwest::RequestBuilder| request.basic_auth(&keys.public, Some(&keys.secret));
+        let announced = succeed(request(http.post(url(""))).json(&body)).await;
+        let upload = http.put(announced["uploadUrl"].as_str().unwrap());
+        assert_eq!(
+            upload.body(bytes.clone()).send().await.unwrap().status(),
+            StatusCode::OK
+        );
+        let id = announced["mediaId"].as_str().unwrap();
+        let found = succeed(request(http.get(url(&format!("/{id}"))))).await;
+        links.push(found["url"].as_str().unwrap().to_owned());
+    }
+    let attack = async {
+        // The answers are held, and their bodies never read.
+        let requests = (0..64).map(|_| arena.xtrace.http.get(&links[0]).send());
+        let held = futures_util::future::join_all(requests).await;
+        let statuses = held.iter().map(|answer| answer.as_ref().unwrap().status());
+        let (served, refused): (Vec<_>, Vec<_>) = statuses.partition(|status| *status == 200);
+        assert!(
+            served.len() <= 16,
+            "{} downloads of one project",
+            served.len()
+        );
+        assert!(
+            refused
+                .iter()
+                .all(|status| *status == StatusCode::SERVICE_UNAVAILABLE)
+        );
+        let download = arena.xtrace.http.get(&links[1]).send().await.unwrap();
+        assert_eq!(download.status(), StatusCode::OK);
+        assert_eq!(download.bytes().await.unwrap().len(), BYTES);
+        drop(held);
     };
     let ((), report) = arena.watch(attack).await;
     report.assert_undisturbed();

@@ -190,6 +190,69 @@ async fn an_upload_that_failed_can_be_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_of_bytes_that_are_here_can_not_be_spoilt() {
+    let xtrace = Xtrace::start().await;
+    let bytes = vec![7_u8; 50_000];
+    let body = announcement(&bytes);
+    let (id, url) = announce(&xtrace, &body).await;
+    // A report without bytes is no upload, and stops none.
+    assert_eq!(report(&xtrace, &id, 200).await.0, StatusCode::OK);
+    let (status, answer) = xtrace.get(&format!("{PATH}/{id}")).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_eq!(answer["message"], "Media not yet uploaded");
+    assert!(announce(&xtrace, &body).await.1.is_some());
+    assert_eq!(
+        put(&xtrace, &url.unwrap(), &bytes).await.status(),
+        StatusCode::OK
+    );
+    // Another length and type, and a report of a failure.
+    let mut other = body.clone();
+    other["contentLength"] = json!(10);
+    assert_eq!(announce(&xtrace, &other).await.1, None);
+    other["contentType"] = json!("text/html");
+    assert!(announce(&xtrace, &other).await.1.is_some());
+    assert_eq!(report(&xtrace, &id, 500).await.0, StatusCode::OK);
+    let (status, found) = xtrace.get(&format!("{PATH}/{id}")).await;
+    assert_eq!(status, StatusCode::OK, "{found}");
+    assert_eq!(
+        (&found["contentType"], &found["contentLength"]),
+        (&json!("image/png"), &json!(50_000))
+    );
+    let download = xtrace
+        .http
+        .get(found["url"].as_str().unwrap())
+        .send()
+        .await
+        .unwrap();
+    let header = |name: &str| download.headers()[name].to_str().unwrap().to_owned();
+    assert_eq!(header("content-disposition"), "inline");
+    assert_eq!(header("cross-origin-resource-policy"), "same-site");
+    assert_eq!(header("referrer-policy"), "no-referrer");
+    assert_eq!(download.bytes().await.unwrap(), bytes);
+    // Bytes that come as another type are of that type, and pages are saved, not shown.
+    other["contentLength"] = json!(bytes.len());
+    let (_, url) = announce(&xtrace, &other).await;
+    let request = xtrace
+        .http
+        .put(url.unwrap())
+        .header("content-type", "text/html");
+    let uploaded = request.body(bytes).send().await.unwrap();
+    assert_eq!(uploaded.status(), StatusCode::OK);
+    let (_, found) = xtrace.get(&format!("{PATH}/{id}")).await;
+    let download = xtrace
+        .http
+        .get(found["url"].as_str().unwrap())
+        .send()
+        .await
+        .unwrap();
+    let header = |name: &str| download.headers()[name].to_str().unwrap().to_owned();
+    assert_eq!(
+        (header("content-type"), header("content-disposition")),
+        ("text/html".into(), "attachment".into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn links_open_what_they_were_made_for() {
     let xtrace =
         Xtrace::start_with(&["--xtrace-public-url", "https://traces.example.com/x/"]).await;
