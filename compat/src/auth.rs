@@ -7,17 +7,26 @@ use xtrace_model::{AuthFailure, Authentication, Caller, ProjectId};
 
 use crate::error::CompatError;
 
-/// The project that the caller may write scores to: a public key alone opens that much.
-pub(crate) struct ScoreProject(pub(crate) ProjectId);
+/// The project that the caller may write scores to, and whether a public key alone opens that much.
+pub(crate) struct ScoreProject(pub(crate) ProjectId, pub(crate) Sender);
+
+/// Who sends scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// Who knows a secret.
+    Known,
+    /// Anybody who has seen a page that holds the public key.
+    Public,
+}
 
 impl<S: Sync> FromRequestParts<S> for ScoreProject {
     type Rejection = CompatError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, CompatError> {
         match Project::from_request_parts(parts, state).await {
-            Ok(Project(project)) => Ok(Self(project)),
+            Ok(Project(project)) => Ok(Self(project, Sender::Known)),
             Err(error) => match parts.extensions.get::<ScoreWriter>() {
-                Some(ScoreWriter(project)) => Ok(Self(project.clone())),
+                Some(ScoreWriter(project)) => Ok(Self(project.clone(), Sender::Public)),
                 None => Err(error),
             },
         }

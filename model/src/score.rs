@@ -2,10 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::register::{Register, Stamp};
+use crate::register::{RANK_EXPLICIT, RANK_STAND_IN, Register, Stamp};
 use crate::stamps::Stamps;
 use crate::time::Micros;
 use crate::{ScoreId, environment};
+
+/// The rank of what a public key alone says: below that of every other sender. A public key stands in pages that
+/// anybody reads, so it makes scores and changes those that it made, and leaves all others as they are.
+pub const RANK_PUBLIC: u8 = 3;
 
 /// What a score is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,6 +184,27 @@ impl Score {
             ($($field:ident),+) => { $(self.$field.merge(other.$field);)+ };
         }
         score_registers!(merge_each);
+        // Every part has a name.
+        if self.name.stamp().rank == RANK_EXPLICIT {
+            self.forget_public();
+        }
+    }
+
+    /// Once a secret's part is known, nothing of a public key's fills what that leaves open: in whichever order
+    /// they come, the secret's parts alone are the score.
+    fn forget_public(&mut self) {
+        let unknown = Self::new(self.id.clone());
+        let is_public = |stamp: Stamp| {
+            stamp.rank == RANK_PUBLIC || stamp.rank == RANK_STAND_IN && stamp != Stamp::STAND_IN
+        };
+        macro_rules! forget_each {
+            ($($field:ident),+) => {
+                $(if is_public(self.$field.stamp()) {
+                    self.$field = unknown.$field;
+                })+
+            };
+        }
+        score_registers!(forget_each);
     }
 
     /// The stamps of all registers, to be stored beside the values.

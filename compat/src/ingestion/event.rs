@@ -3,8 +3,10 @@
 use serde_json::Value;
 use xtrace_model::Micros;
 use xtrace_model::observation::Kind;
-use xtrace_model::register::{RANK_DERIVED, RANK_EXPLICIT, Stamp};
+use xtrace_model::register::{RANK_DERIVED, RANK_EXPLICIT, RANK_STAND_IN, Stamp};
+use xtrace_model::score::RANK_PUBLIC;
 
+use crate::auth::Sender;
 use crate::body::{Issue, Object};
 use crate::error::issue;
 
@@ -100,6 +102,7 @@ pub(crate) struct When {
     pub(crate) time: Micros,
     pub(super) is_update: bool,
     hash: u64,
+    sender: Sender,
 }
 
 impl When {
@@ -109,12 +112,28 @@ impl When {
             time,
             is_update: false,
             hash,
+            sender: Sender::Known,
+        }
+    }
+
+    /// The same, as this sender says it: a secret's word counts more.
+    pub(crate) fn said_by(self, sender: Sender) -> Self {
+        Self { sender, ..self }
+    }
+
+    /// The rank of what was sent, and of what stands in for it.
+    fn rank(self, sent: bool) -> u8 {
+        match (self.sender, sent) {
+            (Sender::Known, true) => RANK_EXPLICIT,
+            (Sender::Known, false) => RANK_DERIVED,
+            (Sender::Public, true) => RANK_PUBLIC,
+            (Sender::Public, false) => RANK_STAND_IN,
         }
     }
 
     /// The later event wins; of one time, updates do.
     pub(crate) fn latest(self) -> Stamp {
-        Stamp::latest(RANK_EXPLICIT, self.nanos(), u64::from(self.is_update))
+        Stamp::latest(self.rank(true), self.nanos(), u64::from(self.is_update))
             .of_version(0, self.hash)
     }
 
@@ -128,8 +147,8 @@ impl When {
 
     /// The first event stays; what was sent beats what stands in for it.
     pub(crate) fn first(self, sent: bool) -> Stamp {
-        let rank = if sent { RANK_EXPLICIT } else { RANK_DERIVED };
-        Stamp::earliest(rank, self.nanos(), u64::from(self.is_update)).of_version(0, self.hash)
+        Stamp::earliest(self.rank(sent), self.nanos(), u64::from(self.is_update))
+            .of_version(0, self.hash)
     }
 
     fn nanos(self) -> i64 {
@@ -175,6 +194,7 @@ impl<'a> Event<'a> {
             time: self.time,
             is_update: self.kind.is_update(),
             hash: self.hash,
+            sender: Sender::Known,
         }
     }
 }

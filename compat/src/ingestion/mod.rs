@@ -27,6 +27,7 @@ use xtrace_model::{AuthFailure, Authentication, Batch, ProjectId, Trace, time};
 use xtrace_store::StoreError;
 
 use crate::Compat;
+use crate::auth::Sender;
 use crate::body::{Issue, Object, aside};
 use crate::error::CompatError;
 use crate::scores::create::ScoreBody;
@@ -57,9 +58,9 @@ struct Envelope<'a> {
 }
 
 /// Who may do what here: a public key alone may send scores.
-struct Sender {
+struct Caller {
     project: ProjectId,
-    scores_only: bool,
+    sender: Sender,
 }
 
 /// `POST /ingestion`.
@@ -68,8 +69,8 @@ pub(crate) async fn receive(
     extensions: Extensions,
     body: Bytes,
 ) -> Response {
-    match sender(&extensions) {
-        Ok(sender) => match ingest(&compat, sender, body).await {
+    match caller(&extensions) {
+        Ok(caller) => match ingest(&compat, caller, body).await {
             Ok(outcomes) => outcomes.into_response(),
             Err(error) => error.into_response(),
         },
@@ -77,17 +78,17 @@ pub(crate) async fn receive(
     }
 }
 
-fn sender(extensions: &Extensions) -> Result<Sender, AuthFailure> {
+fn caller(extensions: &Extensions) -> Result<Caller, AuthFailure> {
     let found = extensions.get::<Authentication>().cloned();
     match found.unwrap_or(Err(AuthFailure::Missing)) {
-        Ok(caller) => Ok(Sender {
+        Ok(caller) => Ok(Caller {
             project: caller.project,
-            scores_only: false,
+            sender: Sender::Known,
         }),
         Err(failure) => match extensions.get::<ScoreWriter>() {
-            Some(ScoreWriter(project)) => Ok(Sender {
+            Some(ScoreWriter(project)) => Ok(Caller {
                 project: project.clone(),
-                scores_only: true,
+                sender: Sender::Public,
             }),
             None => Err(failure),
         },
@@ -103,8 +104,8 @@ fn refused(failure: AuthFailure) -> Response {
     error.into_named_response("UnauthorizedError")
 }
 
-async fn ingest(compat: &Compat, sender: Sender, body: Bytes) -> Result<Outcomes, CompatError> {
-    let (mut outcomes, parts) = aside(body.len(), move || read(sender, &body)).await??;
+async fn ingest(compat: &Compat, caller: Caller, body: Bytes) -> Result<Outcomes, CompatError> {
+    let (mut outcomes, parts) = aside(body.len(), move || read(caller, &body)).await??;
     let (batch, homes) = parts.into_batch(compat).await?;
     for id in compat.writer.submit(batch).await?.refused {
         outcomes.unstorable(&id);
@@ -114,13 +115,14 @@ async fn ingest(compat: &Compat, sender: Sender, body: Bytes) -> Result<Outcomes
 }
 
 /// Decodes a batch, event by event.
-fn read(sender: Sender, body: &[u8]) -> Result<(Outcomes, Parts), CompatError> {
+fn read(caller: Caller, body: &[u8]) -> Result<(Outcomes, Parts), CompatError> {
     let text = repair_json(body);
     let envelope: Envelope<'_> = serde_json::from_str(&text).map_err(|fault| no_batch(&fault))?;
     let mut outcomes = Outcomes::default();
-    let mut parts = Parts::new(sender.project);
+    let mut parts = Parts::new(caller.project);
+    parts.sender = caller.sender;
     for raw in envelope.batch.0 {
-        if sender.scores_only
+        if caller.sender == Sender::Public
             && let Some(id) = out_of_scope(raw)
         {
             outcomes.out_of_scope(&id);
@@ -174,6 +176,7 @@ struct Parts {
     observations: Vec<ObservationPart>,
     /// Held one by one so far.
     values: usize,
+    sender: Sender,
 }
 
 impl Parts {
@@ -183,6 +186,7 @@ impl Parts {
             scores: Vec::new(),
             observations: Vec::new(),
             values: 0,
+            sender: Sender::Known,
         }
     }
 
@@ -197,7 +201,7 @@ impl Parts {
                 self.batch.traces.push(trace);
             }
             EventKind::Score => {
-                let score = ScoreBody::parse(event.body, &event.when())?;
+                let score = ScoreBody::parse(event.body, &event.when().said_by(self.sender))?;
                 self.batch.bytes += event.bytes + 1000;
                 self.scores.push(score);
             }

@@ -16,7 +16,7 @@ use xtrace_store::score_configs::{self, ScoreConfig};
 use xtrace_store::{Store, StoreError};
 
 use crate::Compat;
-use crate::auth::ScoreProject;
+use crate::auth::{ScoreProject, Sender};
 use crate::body::{Issue, JsonBody, Object};
 use crate::error::{CompatError, issue};
 use crate::ingestion::When;
@@ -297,16 +297,16 @@ pub(crate) async fn checked(
 /// `POST /scores`: one score, or a list of them.
 pub(crate) async fn create(
     State(compat): State<Compat>,
-    ScoreProject(project): ScoreProject,
+    ScoreProject(project, sender): ScoreProject,
     JsonBody(body): JsonBody,
 ) -> Result<Response, CompatError> {
     match body {
-        Value::Array(items) => create_all(&compat, project, &items).await,
-        single => create_one(&compat, project, &single).await,
+        Value::Array(items) => create_all(&compat, (project, sender), &items).await,
+        single => create_one(&compat, (project, sender), &single).await,
     }
 }
 
-fn parse(value: &Value) -> Result<ScoreBody, Issue> {
+fn parse(value: &Value, sender: Sender) -> Result<ScoreBody, Issue> {
     let body = Object::of(value, "")?;
     if body.get("source").and_then(Value::as_str) == Some("EVAL") {
         return Err(issue::not_an_option("source", &["API", "ANNOTATION"]));
@@ -316,15 +316,15 @@ fn parse(value: &Value) -> Result<ScoreBody, Issue> {
     }
     let hash = xxhash_rust::xxh3::xxh3_64(value.to_string().as_bytes());
     let now = time::from_utc(Utc::now());
-    ScoreBody::parse(body, &When::now(now, hash))
+    ScoreBody::parse(body, &When::now(now, hash).said_by(sender))
 }
 
 async fn create_one(
     compat: &Compat,
-    project: ProjectId,
+    (project, sender): (ProjectId, Sender),
     value: &Value,
 ) -> Result<Response, CompatError> {
-    let body = parse(value).map_err(CompatError::Invalid)?;
+    let body = parse(value, sender).map_err(CompatError::Invalid)?;
     let mut checked = checked(&compat.store, &project, vec![body]).await?;
     let score = checked.remove(0)?;
     let id = score.id.as_str().to_owned();
@@ -335,7 +335,7 @@ async fn create_one(
 /// Each is taken or refused on its own; a client never sends a 207 again.
 async fn create_all(
     compat: &Compat,
-    project: ProjectId,
+    (project, sender): (ProjectId, Sender),
     items: &[Value],
 ) -> Result<Response, CompatError> {
     if items.len() > SCORES_MAX {
@@ -353,7 +353,7 @@ async fn create_all(
         }
     };
     for item in items {
-        match parse(item) {
+        match parse(item, sender) {
             Ok(body) => bodies.push(body),
             Err(issue) => reject(&|| issue["message"].clone()),
         }
