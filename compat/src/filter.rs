@@ -181,7 +181,8 @@ impl Item<'_> {
         let Some(test) = test else {
             return Ok(None);
         };
-        let column = C::parse(name).ok_or_else(|| {
+        let column = C::parse(name).or_else(|| C::parse(&id_of_heading(name)));
+        let column = column.ok_or_else(|| {
             CompatError::BadRequest(format!(
                 "Column {name} does not match a UI / CH table mapping."
             ))
@@ -367,6 +368,39 @@ fn fit(test: Test, kind: &str, column_type: ColumnType, column: &str) -> Result<
     })
 }
 
+/// The id of a column by the heading that it has on Langfuse's pages: `User ID`, `Latency (s)`.
+fn id_of_heading(heading: &str) -> String {
+    const ODD: [(&str, &str); 7] = [
+        ("⭐️", "bookmarked"),
+        ("Scores (numeric)", "scores_avg"),
+        ("Scores (categorical)", "score_categories"),
+        ("Error Level Count", "errorCount"),
+        ("Warning Level Count", "warningCount"),
+        ("Default Level Count", "defaultCount"),
+        ("Debug Level Count", "debugCount"),
+    ];
+    if let Some((_, id)) = ODD.iter().find(|(known, _)| *known == heading) {
+        return (*id).to_owned();
+    }
+    // An id is no heading of another column.
+    if !heading.starts_with(|first: char| first.is_ascii_uppercase()) {
+        return String::new();
+    }
+    let words = heading.split_once(" (").map_or(heading, |(words, _)| words);
+    let mut id = String::new();
+    for word in words.split(' ') {
+        let word = word.to_ascii_lowercase();
+        match word.split_at_checked(1).filter(|_| !id.is_empty()) {
+            Some((first, rest)) => {
+                id.push_str(&first.to_ascii_uppercase());
+                id.push_str(rest);
+            }
+            None => id.push_str(&word),
+        }
+    }
+    id
+}
+
 /// What JavaScript's `Date` would read: also a bare date, also 24:00.
 pub(crate) fn lenient_time(text: &str) -> Option<i64> {
     if let Some(time) = time::parse_rfc3339(text) {
@@ -487,6 +521,26 @@ mod tests {
         check(
             r#"[{"type":"null","column":"name","operator":"is null","value":"x"}]"#,
             Err("value"),
+        );
+    }
+
+    #[test]
+    fn headings_are_names_of_columns_too() {
+        for (heading, id) in [
+            ("Name", "name"),
+            ("User ID", "userId"),
+            ("Latency (s)", "latency"),
+            ("Total Cost ($)", "totalCost"),
+            ("Time To First Token (s)", "timeToFirstToken"),
+            ("Scores (numeric)", "scores_avg"),
+            ("name", ""),
+            ("Éa b", ""),
+        ] {
+            assert_eq!(id_of_heading(heading), id);
+        }
+        check(
+            r#"[{"type":"string","column":"User ID","operator":"=","value":"ada"}]"#,
+            Ok(Test::Text(TextTest::Equals, "ada".into())),
         );
     }
 

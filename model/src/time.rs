@@ -47,6 +47,16 @@ pub const HOUR: Micros = 3_600_000_000;
 /// Microseconds of a day.
 pub const DAY: Micros = 24 * HOUR;
 
+/// The last time that is printed like this one: answers have milliseconds, and what is stored has microseconds. A
+/// time that was sent to the microsecond is meant so.
+pub fn last_printed_as(time: Micros) -> Micros {
+    if time.rem_euclid(1000) == 0 {
+        time.saturating_add(999)
+    } else {
+        time
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

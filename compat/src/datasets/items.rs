@@ -30,7 +30,8 @@ pub(crate) async fn list(
 ) -> Result<Answer, CompatError> {
     let page = query.page()?;
     let said = |name: &str| query.text(name).filter(|text| !text.is_empty());
-    let at = query.lenient_time("version")?.map(time::to_utc);
+    let at = query.lenient_time("version")?;
+    let at = at.map(|at| time::to_utc(time::last_printed_as(at)));
     let mut wanted = ItemQuery {
         source_trace_id: said("sourceTraceId").map(str::to_owned),
         source_observation_id: said("sourceObservationId").map(str::to_owned),

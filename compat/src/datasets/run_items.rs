@@ -91,7 +91,7 @@ pub(crate) async fn create(
             "observationId or traceId must be provided".to_owned(),
         ));
     }
-    let at = sent.version.map(time::to_utc);
+    let at = sent.version.map(time::last_printed_as).map(time::to_utc);
     let item = datasets::item(&store, &project, &sent.item_id, at).await?;
     let item = item.filter(|named| named.item.status == "ACTIVE");
     let NamedItem { item, .. } =

@@ -168,6 +168,14 @@ impl Received {
         Stamp::latest(RANK_EXPLICIT, self.nanos(), self.source(index))
     }
 
+    /// What another part of the request says, which anything sent for the field itself beats.
+    fn derived(self, index: usize) -> Stamp {
+        Stamp {
+            rank: RANK_DERIVED,
+            ..self.latest(index)
+        }
+    }
+
     /// The first arrival stays; what is `sent` beats what stands in for it.
     fn first(self, index: usize, sent: bool) -> Stamp {
         let rank = if sent { RANK_EXPLICIT } else { RANK_DERIVED };
@@ -181,13 +189,23 @@ fn into_batch(
     received: Received,
 ) -> Result<Batch, ApiError> {
     let mut batch = Batch::new(project);
+    let environment = request.trace.as_ref().and_then(|trace| {
+        let named = trace.environment.clone().filter(|name| !name.is_empty())?;
+        Some((trace.id.clone(), named))
+    });
     if let Some(item) = request.trace {
         let trace = into_trace(item, &batch.project, received)?;
         batch.bytes += 2000 + text_bytes(&trace.input) + text_bytes(&trace.output);
         batch.traces.push(trace);
     }
     for (index, item) in request.observations.0.into_iter().enumerate() {
-        let (trace, observation) = into_observation(item, index, &batch.project, received)?;
+        let (trace, mut observation) = into_observation(item, index, &batch.project, received)?;
+        if let Some((trace, name)) = &environment
+            && trace == observation.trace_id.as_str()
+        {
+            let derived = Register::new(name.clone(), received.derived(index));
+            observation.environment.merge(derived);
+        }
         batch.bytes += 3000 + text_bytes(&observation.input) + text_bytes(&observation.output);
         batch.traces.extend(trace);
         batch.observations.push(observation);

@@ -177,9 +177,20 @@ fn push<C: Column>(sql: &mut Sql, condition: &Condition<C>) {
 fn push_containment(sql: &mut Sql, expression: &str, key: &str, value: &str) {
     let parsed = json::parse(value).filter(|parsed| !parsed.is_null());
     let values = std::iter::once(Value::from(value)).chain(parsed);
+    let nested = |value: Value| {
+        let path = key.rsplit('.');
+        path.fold(value, |inner, name| {
+            Map::from_iter([(name.to_owned(), inner)]).into()
+        })
+    };
+    let objects = values.flat_map(|value| {
+        let nested = key.contains('.').then(|| nested(value.clone()));
+        let plain = Value::from(Map::from_iter([(key.to_owned(), value)]));
+        std::iter::once(plain).chain(nested)
+    });
     sql.push("(");
-    for (number, value) in values.enumerate() {
-        let object = json::storable(Map::from_iter([(key.to_owned(), value)]).into());
+    for (number, object) in objects.enumerate() {
+        let object = json::storable(object);
         sql.push(if number > 0 { " or " } else { "" });
         sql.push(expression).push(" @> ").push_bind(Json(object));
     }
@@ -188,10 +199,26 @@ fn push_containment(sql: &mut Sql, expression: &str, key: &str, value: &str) {
 
 /// `expression` alone, or its member `key` as text.
 fn push_operand(sql: &mut Sql, expression: &str, key: Option<&str>) {
-    sql.push(expression);
-    if let Some(key) = key {
-        sql.push(" ->> ").push_bind(key.to_owned());
+    if key.is_some_and(|key| key.contains('.')) {
+        sql.push("coalesce(");
     }
+    sql.push(expression);
+    let Some(key) = key else {
+        return;
+    };
+    if !key.contains('.') {
+        sql.push(" ->> ").push_bind(key.to_owned());
+        return;
+    }
+    // `scope.name` is a key of that name, or else the member `name` of `scope`.
+    sql.push(" ->> ").push_bind(key.to_owned());
+    sql.push(", ").push(expression).push(" #>> ");
+    sql.push_bind(path_of(key)).push(")");
+}
+
+/// The members that a key with dots leads through.
+fn path_of(key: &str) -> Vec<String> {
+    key.split('.').map(str::to_owned).collect()
 }
 
 fn push_test(sql: &mut Sql, expression: &str, key: Option<&str>, test: &Test) {
@@ -206,10 +233,7 @@ fn push_test(sql: &mut Sql, expression: &str, key: Option<&str>, test: &Test) {
             push_operand(sql, expression, key);
             sql.push(" = any(").push_bind(values.clone()).push(")");
         }
-        Test::Time(order, value) => {
-            push_operand(sql, expression, key);
-            sql.push(order.sql()).push_bind(time::to_utc(*value));
-        }
+        Test::Time(order, value) => push_time(sql, (expression, key), *order, *value),
         Test::OneOf(values, negated) => {
             push_operand(sql, expression, key);
             sql.push(if *negated { " <> all(" } else { " = any(" });
@@ -234,6 +258,29 @@ fn push_test(sql: &mut Sql, expression: &str, key: Option<&str>, test: &Test) {
         }
     }
     sql.push(")");
+}
+
+/// A time as answers print it must select the row that it was printed of.
+fn push_time(sql: &mut Sql, (expression, key): (&str, Option<&str>), order: Order, value: Micros) {
+    let first = time::to_utc(value);
+    let last = time::to_utc(time::last_printed_as(value));
+    push_operand(sql, expression, key);
+    match order {
+        Order::Equal => {
+            sql.push(" between ").push_bind(first);
+            sql.push(" and ").push_bind(last);
+        }
+        Order::NotEqual => {
+            sql.push(" not between ").push_bind(first);
+            sql.push(" and ").push_bind(last);
+        }
+        Order::Less | Order::AtLeast => {
+            sql.push(order.sql()).push_bind(first);
+        }
+        Order::Greater | Order::AtMost => {
+            sql.push(order.sql()).push_bind(last);
+        }
+    }
 }
 
 /// `strpos` and friends take the text as it is: no pattern characters to escape.
@@ -308,7 +355,12 @@ fn push_score<C: Column>(sql: &mut Sql, condition: &Condition<C>, source: ScoreS
         sql.push(" and s.name = ").push_bind(name.clone());
     }
     sql.push(" and ");
-    push_test(sql, source.sql(), None, &wanted);
+    let operand = match (&wanted, condition.key.is_some(), source) {
+        // Options without a name hold it themselves.
+        (Test::OneOf(..), false, ScoreSource::Categories) => "(s.name || ':' || s.string_value)",
+        _ => source.sql(),
+    };
+    push_test(sql, operand, None, &wanted);
     sql.push(")");
 }
 

@@ -14,6 +14,7 @@ mod metrics_limits;
 mod models;
 mod observations_v2;
 mod paths;
+mod printed;
 mod prompt_references;
 mod prompts;
 mod scores;
