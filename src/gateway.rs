@@ -5,6 +5,7 @@ use xtrace_store::metrics::SeriesLimits;
 use xtrace_store::{Store, Writer};
 
 use crate::auth::Authenticator;
+use crate::health::Health;
 use crate::limits::ReadLimiter;
 use crate::receivers::body::BodyLimits;
 use crate::receivers::otlp::Supplements;
@@ -12,6 +13,8 @@ use crate::receivers::otlp::Supplements;
 /// The state of every route.
 #[derive(Clone)]
 pub struct Gateway {
+    /// Whether requests will be served.
+    pub health: Health,
     /// The database.
     pub store: Store,
     /// The write path.

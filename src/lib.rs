@@ -8,7 +8,8 @@
 //! - [`auth`], [`browsers`], [`limits`], [`reads`], [`request_id`]: what happens to every request on its way.
 //! - [`embedded_postgres`]: the private Postgres; yields a database URL, nothing else knows.
 //! - [`self_metrics`]: what xtrace says of itself.
-//! - [`exit`]: exit codes. [`privileges`]: root is left before anything listens.
+//! - [`exit`]: exit codes. [`privileges`]: root is left before anything listens. [`health`]: whether requests
+//!   will be served.
 //! - [`secrets`]: credentials that nobody configured, made on first start.
 
 mod account;
@@ -22,6 +23,7 @@ pub mod dialect;
 pub mod embedded_postgres;
 pub mod exit;
 pub mod gateway;
+pub mod health;
 pub mod limits;
 pub mod listener;
 pub mod privileges;

@@ -66,7 +66,7 @@ pub fn install() {
 }
 
 /// What is so now, with what it means.
-const GAUGES: [(&str, &str); 10] = [
+const GAUGES: [(&str, &str); 11] = [
     (
         "xtrace_metric_shards_failing",
         "Shards of metric points that the last round could not move",
@@ -94,9 +94,14 @@ const GAUGES: [(&str, &str); 10] = [
         "xtrace_metric_shards_due",
         "Shards whose metric points are to be moved into chunks",
     ),
+    (
+        "xtrace_background_last_success_timestamp_seconds",
+        "When work in the background last succeeded, by loop",
+    ),
     ("xtrace_build_info", "1, with the version"),
 ];
 
+/// What happened so far, with what it means.
 const COUNTERS: &[(&str, &str)] = &[
     ("xtrace_accepted_total", "Items acknowledged, by signal"),
     (
@@ -131,6 +136,18 @@ const COUNTERS: &[(&str, &str)] = &[
     (
         "xtrace_dropped_total",
         "Partitions and rows removed by retention",
+    ),
+    (
+        "xtrace_background_restarts_total",
+        "Ends of loops that should not end, by loop: panics, and loops that hung",
+    ),
+    (
+        "xtrace_background_failures_total",
+        "Rounds of work in the background that failed, by loop",
+    ),
+    (
+        "xtrace_retention_refused_total",
+        "Rounds of retention that deleted nothing, since a clock is not to be believed",
     ),
     (
         "xtrace_moved_points_total",

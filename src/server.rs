@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use xtrace_model::ProjectId;
+use xtrace_store::background::{Background, Limits, Loop};
 use xtrace_store::configured_keys::{Configured, configure};
 use xtrace_store::{
     Options, Retention, Store, Unusable, Writer, WriterLimits, keys, maintenance, metrics,
@@ -22,6 +23,7 @@ use crate::config::{Database, DatabaseConfig, HealthcheckConfig, KeyPair, ServeC
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::exit::BadSetting;
 use crate::gateway::Gateway;
+use crate::health::Health;
 use crate::limits::ReadLimiter;
 use crate::receivers::body::BodyLimits;
 use crate::receivers::otlp::{self, Supplements};
@@ -164,7 +166,10 @@ impl Server {
         let store = open_store(options)?;
         let (writer, writer_task) = Writer::start(store.clone(), WriterLimits::default());
         let project = config.default_project_id.clone();
+        let background = Background::default();
+        let health = Health::new(store.clone(), writer.clone(), background.clone());
         let gateway = Gateway {
+            health,
             store: store.clone(),
             writer: writer.clone(),
             authenticator: Authenticator::new(
@@ -184,7 +189,8 @@ impl Server {
             project,
             pair: secrets.key_pair.clone(),
         };
-        let (background, fault) = prepare(preparation, writer, config.retention()).await?;
+        let (background, fault) =
+            prepare(preparation, writer, config.retention(), background).await?;
         let (stop, stopped) = watch::channel(false);
         let cors = cors::layer(&config.otlp_cors_origins);
         let address_of = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
@@ -203,12 +209,7 @@ impl Server {
                 listeners.spawn(listener::serve(listener, router, stopped.clone()));
             }
         }
-        tracing::info!("listening on http://{address}");
-        for (address, what) in [(otlp_http_address, "HTTP"), (otlp_grpc_address, "gRPC")] {
-            if let Some(address) = address {
-                tracing::info!("listening on {address} for OTLP over {what}");
-            }
-        }
+        say_addresses(address, otlp_http_address, otlp_grpc_address);
         secrets.say_what_is_to_be_known();
         warn_of_exposure(
             [Some(address), otlp_http_address, otlp_grpc_address],
@@ -275,6 +276,19 @@ impl Server {
             postgres.stop().await;
         }
         Ok(())
+    }
+}
+
+fn say_addresses(
+    address: SocketAddr,
+    otlp_http_address: Option<SocketAddr>,
+    otlp_grpc_address: Option<SocketAddr>,
+) {
+    tracing::info!("listening on http://{address}");
+    for (address, what) in [(otlp_http_address, "HTTP"), (otlp_grpc_address, "gRPC")] {
+        if let Some(address) = address {
+            tracing::info!("listening on {address} for OTLP over {what}");
+        }
     }
 }
 
@@ -402,6 +416,7 @@ async fn prepare(
     preparation: Preparation,
     writer: Writer,
     retention: Retention,
+    background: Background,
 ) -> anyhow::Result<(JoinHandle<()>, oneshot::Receiver<Unusable>)> {
     let store = preparation.store.clone();
     let (fault, faults) = oneshot::channel();
@@ -419,19 +434,30 @@ async fn prepare(
             }
             tracing::info!("the database is there");
         }
-        Box::pin(keep_up(store, writer, retention)).await;
+        Box::pin(keep_up(store, writer, retention, background)).await;
     });
     Ok((task, faults))
 }
 
 /// What runs beside requests for as long as the service does.
-async fn keep_up(store: Store, writer: Writer, retention: Retention) {
-    tokio::join!(
-        usage::run(store.clone()),
-        metrics::compact::run(store.clone()),
-        otlp::add_supplements(store.clone(), writer),
-        maintenance::run(store, retention)
-    );
+async fn keep_up(store: Store, writer: Writer, retention: Retention, background: Background) {
+    let limits = Limits {
+        silence_max: Duration::from_mins(20),
+        success_max: Duration::from_mins(30),
+    };
+    let mut loops = maintenance::loops(&store, retention);
+    let of = store.clone();
+    loops.push(Loop::new("usage", limits, move |pulse| {
+        usage::run(of.clone(), pulse)
+    }));
+    let of = store.clone();
+    loops.push(Loop::new("compaction", limits, move |pulse| {
+        metrics::compact::run(of.clone(), pulse)
+    }));
+    loops.push(Loop::new("supplements", limits, move |pulse| {
+        otlp::add_supplements(store.clone(), writer.clone(), pulse)
+    }));
+    background.run(loops).await;
 }
 
 /// SIGTERM and Ctrl-C, one after the other.

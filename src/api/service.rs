@@ -6,30 +6,32 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use xtrace_model::Authentication;
-use xtrace_store::Readiness;
 
 use super::error::ApiError;
 use crate::gateway::Gateway;
+use crate::health::Report;
 
 /// `GET /healthz`: the process lives, with or without its database.
 pub async fn healthz() -> Json<Value> {
     Json(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}))
 }
 
-/// `GET /readyz`: requests will be served, or why not.
+/// `GET /readyz`: requests will be served, or why not. What is not as it should be, but keeps nobody from
+/// being served, is listed as degraded.
 pub async fn readyz(State(gateway): State<Gateway>) -> Response {
-    match gateway.store.readiness().await {
-        Readiness::Ready => Json(json!({"status": "ready"})).into_response(),
-        Readiness::NotReady(reason) => {
-            let body = json!({"status": "not ready", "reason": reason});
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                [("retry-after", "2")],
-                Json(body),
-            )
-                .into_response()
-        }
+    let Report { fault, degraded } = gateway.health.report().await;
+    let mut body = match &fault {
+        None => json!({"status": "ready"}),
+        Some(reason) => json!({"status": "not ready", "reason": reason}),
+    };
+    if !degraded.is_empty() {
+        body["degraded"] = json!(degraded);
     }
+    if fault.is_none() {
+        return Json(body).into_response();
+    }
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    (status, [("retry-after", "2")], Json(body)).into_response()
 }
 
 /// `GET /api/internal/rate_limit_stats`: reads let through and refused; of the caller's credential, or of

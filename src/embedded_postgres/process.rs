@@ -206,7 +206,7 @@ impl Launch {
 }
 
 /// What the private Postgres is told. Durability stays on: an acknowledged row survives a crash.
-const SETTINGS: [(&str, &str); 23] = [
+const SETTINGS: [(&str, &str); 24] = [
     ("listen_addresses", ""),
     ("unix_socket_permissions", "0700"),
     ("fsync", "on"),
@@ -225,6 +225,8 @@ const SETTINGS: [(&str, &str); 23] = [
     ("random_page_cost", "1.1"),
     ("autovacuum_vacuum_insert_scale_factor", "0.05"),
     ("max_connections", "100"),
+    // A question without a time takes a lock on every partition and on every index of it.
+    ("max_locks_per_transaction", "512"),
     ("log_min_messages", "warning"),
     ("log_timezone", "UTC"),
     // Statements and the details of errors quote what people sent.

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
 use xtrace_model::ProjectId;
 use xtrace_model::price::PriceList;
@@ -81,7 +81,8 @@ pub struct Store {
 
 /// Each writer keeps one; the others make partitions and sum traces up.
 const WRITE_CONNECTIONS_MAX: u32 = 8;
-const BACKGROUND_CONNECTIONS_MAX: u32 = 3;
+/// Loops that work beside requests; two may be at something long.
+const BACKGROUND_CONNECTIONS_MAX: u32 = 6;
 /// Look-ups of keys and of readiness wait for no question of anybody, and never take long.
 const ACCESS_CONNECTIONS_MAX: u32 = 2;
 const ACCESS_STATEMENT_MAX: Duration = Duration::from_secs(2);
@@ -131,7 +132,10 @@ impl Store {
     /// ahead.
     pub async fn migrate(&self) -> Result<(), Unusable> {
         schema::bring_up_to_date(&self.connect).await?;
-        crate::partitions::make_ahead(self).await?;
+        if let Err(error) = crate::partitions::make_ahead(self).await {
+            // Rows can be written without: they lie in the default partition until theirs is made.
+            tracing::warn!(%error, "partitions for the days ahead are made later");
+        }
         self.standing.send_if_modified(|standing| {
             let is_starting = matches!(standing, Standing::Starting(_));
             if is_starting {
@@ -175,12 +179,19 @@ impl Store {
         self.standing.send_replace(Standing::Stopping);
     }
 
+    /// How far the process itself is; Postgres is not asked.
+    pub fn standing(&self) -> Readiness {
+        match &*self.standing.borrow() {
+            Standing::Serving => Readiness::Ready,
+            Standing::Starting(reason) => Readiness::NotReady(reason.clone()),
+            Standing::Stopping => Readiness::NotReady("the service is stopping".into()),
+        }
+    }
+
     /// Asks Postgres for a sign of life.
     pub async fn readiness(&self) -> Readiness {
-        match &*self.standing.borrow() {
-            Standing::Serving => {}
-            Standing::Starting(reason) => return Readiness::NotReady(reason.clone()),
-            Standing::Stopping => return Readiness::NotReady("the service is stopping".into()),
+        if let not_ready @ Readiness::NotReady(_) = self.standing() {
+            return not_ready;
         }
         match sqlx::query("select 1").execute(&self.access).await {
             Ok(_) => Readiness::Ready,
@@ -269,6 +280,11 @@ impl Store {
 
     pub(crate) fn write(&self) -> &PgPool {
         &self.write
+    }
+
+    /// A connection outside the pools.
+    pub(crate) async fn connect(&self, purpose: Purpose) -> Result<PgConnection, StoreError> {
+        Ok(connect::connection(&self.connect, purpose).await?)
     }
 }
 

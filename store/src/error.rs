@@ -44,6 +44,10 @@ pub enum StoreError {
 /// A key that is there already.
 pub(crate) const UNIQUE_VIOLATION: &str = "23505";
 
+/// The partition of a row's day is being made; the row is taken once that is done. The schema has no other
+/// check that a row could violate.
+pub(crate) const CHECK_VIOLATION: &str = "23514";
+
 /// Whether Postgres answered with one of these SQLSTATEs.
 pub(crate) fn is_sqlstate(error: &sqlx::Error, codes: &[&str]) -> bool {
     let code = error
@@ -111,6 +115,7 @@ impl From<sqlx::Error> for StoreError {
                     // Data exceptions, violated constraints (but repeated keys, which are ours to
                     // handle) and exceeded program limits.
                     UNIQUE_VIOLATION => Self::Internal(error),
+                    CHECK_VIOLATION => Self::Unavailable(Some(error)),
                     code if ["22", "23", "54"].contains(&code.get(..2).unwrap_or("")) => {
                         Self::Refused(error)
                     }

@@ -10,10 +10,12 @@
 //! - [`Reading`]: what one request may read, of connections and of bytes.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
 //! - [`analytics`]: numbers about many rows, by dimensions and over time.
-//! - [`usage`]: sums by hour, kept up to date. `partitions`, [`maintenance`]: day partitions ahead of time, and `retention` behind it.
+//! - [`background`]: loops, and how they are. [`usage`]: sums by hour, kept up to date. `partitions`,
+//!   [`maintenance`]: day partitions ahead of time, and `retention` behind it.
 
 pub mod analytics;
 pub mod annotation_queues;
+pub mod background;
 pub mod comments;
 pub mod configured_keys;
 mod connect;
@@ -49,6 +51,7 @@ mod schema;
 pub mod score_configs;
 pub mod scores;
 pub mod sessions;
+mod statistics;
 mod stored;
 pub mod traces;
 mod unusable;

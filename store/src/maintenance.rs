@@ -1,32 +1,92 @@
-//! What runs beside requests: partitions ahead of time, garbage, and retention.
+//! What runs beside requests: partitions ahead of time, statistics, garbage, retention, erasure. Each is a loop of
+//! its own that depends on no other.
 
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 
+use crate::background::{self, Limits, Loop, Pulse};
 use crate::retention::{self, Retention};
-use crate::{Store, StoreError, media, partitions};
+use crate::{Store, StoreError, media, partitions, statistics};
 
 /// How long media may be without anything that refers to them.
 const MEDIA_GRACE: TimeDelta = TimeDelta::days(1);
+/// Partitions are made a week ahead: many failures in a row are harmless.
+const PARTITIONS_INTERVAL: Duration = Duration::from_mins(10);
 const INTERVAL: Duration = Duration::from_hours(1);
 
-/// Keeps partitions and retention up to date until the task is dropped.
-pub async fn run(store: Store, retention: Retention) {
-    let mut interval = tokio::time::interval(INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        if let Err(error) = once(&store, retention).await {
-            tracing::warn!(%error, cause = error.for_log(), "maintenance failed and runs again in an hour");
-        }
-    }
+/// The loops, to be run by [`background::Background`].
+pub fn loops(store: &Store, retention: Retention) -> Vec<Loop> {
+    let hourly = Limits {
+        silence_max: Duration::from_hours(1),
+        success_max: Duration::from_hours(6),
+    };
+    // Making an index takes as long as its table is large.
+    let slow = Limits {
+        silence_max: Duration::from_hours(12),
+        success_max: Duration::from_hours(24),
+    };
+    vec![
+        every(
+            store,
+            ("partitions", PARTITIONS_INTERVAL, hourly),
+            move |store, _| async move {
+                make_partitions(&store, retention).await?;
+                Ok(PARTITIONS_INTERVAL)
+            },
+        ),
+        every(
+            store,
+            ("statistics", INTERVAL, slow),
+            |store, _| async move {
+                statistics::refresh(&store).await?;
+                Ok(INTERVAL)
+            },
+        ),
+        every(store, ("media", INTERVAL, hourly), |store, _| async move {
+            media::collect_garbage(&store, Utc::now() - MEDIA_GRACE).await?;
+            Ok(INTERVAL)
+        }),
+        every(
+            store,
+            ("retention", INTERVAL, hourly),
+            move |store, pulse| async move { retention::enforce(&store, retention, &pulse).await },
+        ),
+    ]
 }
 
-/// One round.
+/// A loop that repeats a round.
+fn every<R>(
+    store: &Store,
+    (name, interval, limits): (&'static str, Duration, Limits),
+    round: impl Fn(Store, Pulse) -> R + Clone + Send + Sync + 'static,
+) -> Loop
+where
+    R: Future<Output = Result<Duration, StoreError>> + Send + 'static,
+{
+    let store = store.clone();
+    Loop::new(name, limits, move |pulse| {
+        let (store, round) = (store.clone(), round.clone());
+        async move {
+            let one = || round(store.clone(), pulse.clone());
+            background::repeat(&pulse, interval, one).await;
+        }
+    })
+}
+
+async fn make_partitions(store: &Store, retention: Retention) -> Result<(), StoreError> {
+    let made = partitions::make_ahead(store).await;
+    let kept = retention::days_kept(store, retention).await?;
+    partitions::reach(store, kept).await?;
+    made
+}
+
+/// One round of each, whichever fails; the first failure.
 pub async fn once(store: &Store, retention: Retention) -> Result<(), StoreError> {
-    partitions::make_ahead(store).await?;
-    partitions::analyze(store).await?;
-    media::collect_garbage(store, Utc::now() - MEDIA_GRACE).await?;
-    retention::enforce(store, retention).await
+    let pulse = Pulse::unwatched();
+    let made = make_partitions(store, retention).await;
+    let refreshed = statistics::refresh(store).await;
+    let collected = media::collect_garbage(store, Utc::now() - MEDIA_GRACE).await;
+    let enforced = retention::enforce(store, retention, &pulse).await;
+    made.and(refreshed).and(collected).and(enforced.map(drop))
 }

@@ -126,29 +126,51 @@ pub async fn still_waiting(
     Ok(waiting)
 }
 
-/// The next traces, of all projects, that records wait for, in order of project and id.
-pub async fn next(
-    store: &Store,
-    after: &(String, String),
-    limit: i64,
-) -> Result<Vec<(String, String)>, StoreError> {
+/// A note, and whether its observation is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct Note {
+    /// Whose.
+    pub project_id: String,
+    /// The trace of the span.
+    pub trace_id: String,
+    /// The span that records wait for.
+    pub span_id: String,
+    /// Whether the observation of the span is stored.
+    pub is_there: bool,
+}
+
+/// The notes after this one, of all projects, in order of their keys.
+pub async fn next(store: &Store, after: &Note, limit: i64) -> Result<Vec<Note>, StoreError> {
     let next = sqlx::query_as(
-        "select distinct project_id, trace_id from pending_content
-          where (project_id, trace_id) > ($1, $2) order by 1, 2 limit $3",
+        "select p.project_id, p.trace_id, p.span_id, exists (
+                select from traces t join observations o on o.project_id = t.project_id
+                   and o.trace_id = t.id and o.start_time between t.first_start and t.last_start
+                 where t.project_id = p.project_id and t.id = p.trace_id
+                   and o.id = p.span_id) as is_there
+           from (select project_id, trace_id, span_id from pending_content
+                  where (project_id, trace_id, span_id) > ($1, $2, $3)
+                  order by 1, 2, 3 limit $4) p
+          order by 1, 2, 3",
     )
-    .bind(&after.0)
-    .bind(&after.1)
+    .bind(&after.project_id)
+    .bind(&after.trace_id)
+    .bind(&after.span_id)
     .bind(limit)
     .fetch_all(store.background())
     .await?;
     Ok(next)
 }
 
-/// Gives up on spans whose records came before this time; the records stay.
-pub async fn forget(store: &Store, before: DateTime<Utc>) -> Result<(), StoreError> {
-    sqlx::query("delete from pending_content where created_at < $1")
-        .bind(before)
-        .execute(store.background())
-        .await?;
-    Ok(())
+/// Gives up on some of the spans whose records came before this time; the records stay. How many.
+pub async fn forget(store: &Store, before: DateTime<Utc>, limit: i64) -> Result<u64, StoreError> {
+    let forgotten = sqlx::query(
+        "delete from pending_content where ctid = any(array(
+            select ctid from pending_content where created_at < $1
+             order by created_at limit $2 for update skip locked))",
+    )
+    .bind(before)
+    .bind(limit)
+    .execute(store.background())
+    .await?;
+    Ok(forgotten.rows_affected())
 }

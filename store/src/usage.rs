@@ -15,6 +15,7 @@ use metrics::gauge;
 use sqlx::AssertSqlSafe;
 use xtrace_model::{ProjectId, time};
 
+use crate::background::Pulse;
 use crate::{Store, StoreError};
 
 /// How often dirty hours are looked for.
@@ -79,14 +80,15 @@ pub(crate) async fn dirty_hours(
 }
 
 /// Sums up dirty hours until the task is dropped.
-pub async fn run(store: Store) {
+pub async fn run(store: Store, pulse: Pulse) {
     let mut pauses = Pauses::default();
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        if let Err(error) = refresh(&store, &mut pauses).await {
-            tracing::debug!(%error, cause = error.for_log(), "usage is summed up a second later");
+        match refresh(&store, &mut pauses).await {
+            Ok(()) => pulse.succeeded(),
+            Err(error) => pulse.failed(&error),
         }
     }
 }

@@ -5,15 +5,16 @@
 //! that misses (a process that was killed, another process on the same database) is found by a round
 //! every minute. Adding again changes nothing, so no step has to be exact.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use xtrace_model::observation::Level;
 use xtrace_model::{Batch, ObservationId, ProjectId, TraceId, json, time};
-use xtrace_store::pending::{self, Awaited, SpanRecord};
+use xtrace_store::background::Pulse;
+use xtrace_store::pending::{self, Awaited, Note, SpanRecord};
 use xtrace_store::{Store, StoreError, Writer};
 
 use super::mapping::{self, CONTENT_EVENTS, StoredRecord, StoredSpan};
@@ -21,7 +22,12 @@ use super::mapping::{self, CONTENT_EVENTS, StoredRecord, StoredSpan};
 /// Traces that are remembered at most; others wait for the next round.
 const REMEMBERED_MAX: usize = 100_000;
 const ROUND: Duration = Duration::from_mins(1);
-const TRACES_OF_ROUND: i64 = 500;
+/// Notes that one statement looks at, most of which may wait for spans that never come,
+const NOTES_OF_LOOK: i64 = 5_000;
+/// and looks of one round: a million notes are looked at every two minutes.
+const LOOKS_OF_ROUND: usize = 100;
+/// Traces of which records are added at a time.
+const TRACES_OF_BATCH: usize = 200;
 /// How long records wait for their span.
 const PATIENCE: chrono::TimeDelta = chrono::TimeDelta::hours(24);
 
@@ -212,36 +218,88 @@ fn stored_record(record: SpanRecord) -> Option<StoredRecord> {
 }
 
 /// Adds what requests have missed, round after round, until the task is dropped.
-pub(crate) async fn run(store: Store, writer: Writer) {
-    let mut after = (String::new(), String::new());
+pub(crate) async fn run(store: Store, writer: Writer, pulse: Pulse) {
+    let mut turn = Turn::new(Utc::now());
     loop {
-        match round(&store, &writer, &after).await {
-            Ok(next) => after = next,
-            Err(error) => {
-                tracing::warn!(%error, cause = error.for_log(), "log records are added in the next round");
+        let mut outcome = forget(&store, &turn, &pulse).await;
+        for _ in 0..LOOKS_OF_ROUND {
+            match look(&store, &writer, &mut turn).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                // The next look goes on after those that failed.
+                Err(error) => outcome = Err(error),
             }
+            pulse.alive();
+        }
+        match outcome {
+            Ok(()) => pulse.succeeded(),
+            Err(error) => pulse.failed(&error),
         }
         tokio::time::sleep(ROUND).await;
     }
 }
 
-/// Where the next round begins.
-async fn round(
-    store: &Store,
-    writer: &Writer,
-    after: &(String, String),
-) -> Result<(String, String), StoreError> {
-    pending::forget(store, Utc::now() - PATIENCE).await?;
-    let traces = pending::next(store, after, TRACES_OF_ROUND).await?;
-    let last = traces.last().cloned().unwrap_or_default();
-    let mut by_project: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (project, trace) in traces {
-        by_project.entry(project).or_default().push(trace);
-    }
-    for (project, traces) in by_project {
-        if let Ok(project) = ProjectId::parse(project) {
-            add(store, writer, &project, &traces).await?;
+/// Where looks through all notes, one after the other, have come to.
+struct Turn {
+    after: Note,
+    began: DateTime<Utc>,
+    /// When the turn before this one began: every note that was there by then has been looked at.
+    complete_since: Option<DateTime<Utc>>,
+}
+
+impl Turn {
+    fn new(now: DateTime<Utc>) -> Self {
+        Self {
+            after: Note::default(),
+            began: now,
+            complete_since: None,
         }
     }
-    Ok(last)
+
+    /// Begins again from the first note.
+    fn complete(&mut self, now: DateTime<Utc>) {
+        *self = Self {
+            complete_since: Some(self.began),
+            ..Self::new(now)
+        };
+    }
+}
+
+/// Gives up on notes that are too old, but on none that nobody looked at since it was made.
+async fn forget(store: &Store, turn: &Turn, pulse: &Pulse) -> Result<(), StoreError> {
+    let Some(since) = turn.complete_since else {
+        return Ok(());
+    };
+    let before = since.min(Utc::now() - PATIENCE);
+    while pending::forget(store, before, NOTES_OF_LOOK).await? == NOTES_OF_LOOK.unsigned_abs() {
+        pulse.alive();
+    }
+    Ok(())
+}
+
+/// Adds the records of the next notes whose observations are there; whether there may be more notes.
+async fn look(store: &Store, writer: &Writer, turn: &mut Turn) -> Result<bool, StoreError> {
+    let notes = pending::next(store, &turn.after, NOTES_OF_LOOK).await?;
+    let is_last = notes.len() < usize::try_from(NOTES_OF_LOOK).unwrap_or(usize::MAX);
+    match notes.last() {
+        Some(last) if !is_last => turn.after = last.clone(),
+        _ => turn.complete(Utc::now()),
+    }
+    let mut by_project: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for note in notes.into_iter().filter(|note| note.is_there) {
+        let traces = by_project.entry(note.project_id).or_default();
+        traces.insert(note.trace_id);
+    }
+    let mut outcome = Ok(!is_last);
+    for (project, traces) in by_project {
+        let traces: Vec<String> = traces.into_iter().collect();
+        for traces in traces.chunks(TRACES_OF_BATCH) {
+            if let Ok(project) = ProjectId::parse(project.clone())
+                && let Err(error) = add(store, writer, &project, traces).await
+            {
+                outcome = Err(error);
+            }
+        }
+    }
+    outcome
 }

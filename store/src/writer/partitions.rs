@@ -1,6 +1,7 @@
 //! The days that rows of a batch need a partition for.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -9,9 +10,17 @@ use xtrace_model::{Batch, Micros, Observation, time};
 use crate::StoreError;
 use crate::partitions::{self, Partitioned};
 
+/// After a partition could not be made, none of its table is tried for this long: whoever holds the table (a
+/// dump, say) mostly does so for a while, and every try waits.
+const PAUSE: Duration = Duration::from_secs(30);
+
 /// Old days whose partitions are there for sure.
 #[derive(Default)]
-pub(super) struct KnownDays(HashSet<(Partitioned, i64)>);
+pub(super) struct KnownDays {
+    made: HashSet<(Partitioned, i64)>,
+    /// Until when nothing is tried.
+    paused: HashMap<Partitioned, Instant>,
+}
 
 impl KnownDays {
     /// Makes the partitions that are missing. Those of today and the days after it are made ahead of
@@ -45,23 +54,29 @@ impl KnownDays {
         ] {
             let new = days
                 .into_iter()
-                .filter(|day| !self.0.contains(&(table, *day)));
+                .filter(|day| !self.made.contains(&(table, *day)));
             let days = partitions::worthy(new, now);
-            if !days.is_empty() {
+            if !days.is_empty() && !self.is_paused(table) {
                 match partitions::make(connection, table, &days).await {
-                    Ok(()) => self.0.extend(days.into_iter().map(|day| (table, day))),
+                    Ok(()) => self.made.extend(days.into_iter().map(|day| (table, day))),
                     // Somebody reads for long: the rows go to the default partition, and move when
                     // theirs is made.
-                    Err(error @ StoreError::Unavailable(_)) => {
+                    Err(error @ (StoreError::Unavailable(_) | StoreError::Timeout)) => {
                         tracing::debug!(
                             cause = error.for_log(),
                             "a partition could not be made yet"
                         );
+                        self.paused.insert(table, Instant::now() + PAUSE);
                     }
                     Err(error) => return Err(error),
                 }
             }
         }
         Ok(())
+    }
+
+    fn is_paused(&self, table: Partitioned) -> bool {
+        let until = self.paused.get(&table);
+        until.is_some_and(|until| *until > Instant::now())
     }
 }

@@ -4,6 +4,7 @@
 mod answers; // bytes of answers, connections for reads
 pub(crate) mod arena; // the attacked server, and the neighbour whose requests are timed
 mod compat;
+mod retention; // tables that are held, and clocks that are wrong
 
 mod edge; // what reaches a port without a key
 mod lists; // items of lists within requests

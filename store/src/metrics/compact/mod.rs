@@ -16,6 +16,7 @@ use xtrace_model::metric::SeriesId;
 use self::rows::Time;
 use self::shard::{Moved, move_blocks};
 use super::{series, set_aside};
+use crate::background::Pulse;
 use crate::{Store, StoreError};
 
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -27,17 +28,13 @@ const AGE_MIN: TimeDelta = TimeDelta::minutes(10);
 const SHARDS_MAX: i64 = 10_000;
 /// An older program that still runs may write rows: they are looked for in one round of so many.
 const ROUNDS_OF_OLD_ROWS: u64 = 60;
-/// A failure is worth a warning after so many rounds, and then from time to time.
-const ROUNDS_OF_PATIENCE: u64 = 3;
-const ROUNDS_BETWEEN_WARNINGS: u64 = 60;
 /// Names the lock that one process at a time moves points under.
 const LOCK: i64 = 0x7874_7261_6365_0003;
 
 /// Moves points until the task is dropped.
-pub async fn run(store: Store) {
+pub async fn run(store: Store, pulse: Pulse) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut failed = 0_u64;
     for round in 0_u64.. {
         interval.tick().await;
         if let Err(error) = series::verify(&store).await {
@@ -49,16 +46,9 @@ pub async fn run(store: Store) {
         } else {
             move_shards(&store, BYTES_MIN).await
         };
-        let Err(error) = outcome else {
-            failed = 0;
-            continue;
-        };
-        failed += 1;
-        let cause = error.for_log();
-        if failed == ROUNDS_OF_PATIENCE || failed.is_multiple_of(ROUNDS_BETWEEN_WARNINGS) {
-            tracing::warn!(%error, cause, rounds = failed, "points are not moved into chunks; they stay in blocks");
-        } else {
-            tracing::debug!(%error, cause, "points are moved into chunks a little later");
+        match outcome {
+            Ok(()) => pulse.succeeded(),
+            Err(error) => pulse.failed(&error),
         }
     }
 }
