@@ -33,6 +33,7 @@ pub mod request_id;
 pub mod retry;
 pub mod router;
 pub mod secrets;
+pub(crate) mod seldom;
 pub mod self_metrics;
 pub mod server;
 pub mod telemetry;

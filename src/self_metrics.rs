@@ -66,7 +66,7 @@ pub fn install() {
 }
 
 /// What is so now, with what it means.
-const GAUGES: [(&str, &str); 11] = [
+const GAUGES: &[(&str, &str)] = &[
     (
         "xtrace_metric_shards_failing",
         "Shards of metric points that the last round could not move",
@@ -75,6 +75,7 @@ const GAUGES: [(&str, &str); 11] = [
         "xtrace_metric_rows_set_aside",
         "Blocks and chunks that can't be read and are kept",
     ),
+    ("xtrace_connections", "Connections that are open"),
     ("xtrace_queue_bytes", "Bytes that wait or are being written"),
     ("xtrace_queue_rows", "Rows that wait or are being written"),
     (

@@ -25,6 +25,7 @@ use crate::exit::BadSetting;
 use crate::gateway::Gateway;
 use crate::health::Health;
 use crate::limits::ReadLimiter;
+use crate::listener::Connections;
 use crate::receivers::body::BodyLimits;
 use crate::receivers::otlp::{self, Supplements};
 use crate::router::{metrics_router, otlp_grpc_router, otlp_http_router, router};
@@ -203,10 +204,12 @@ impl Server {
             (bound.otlp_http, otlp_http_router(gateway.clone(), cors)),
             (bound.otlp_grpc, otlp_grpc_router(gateway)),
         ];
+        let connections = Connections::new(config.limits.connections());
         let mut listeners = JoinSet::new();
         for (listener, router) in served {
             if let Some(listener) = listener {
-                listeners.spawn(listener::serve(listener, router, stopped.clone()));
+                let (connections, stopped) = (connections.clone(), stopped.clone());
+                listeners.spawn(listener::serve(listener, router, connections, stopped));
             }
         }
         say_addresses(address, otlp_http_address, otlp_grpc_address);

@@ -3,6 +3,7 @@
 mod database;
 mod files;
 mod keys;
+mod limits;
 mod values;
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ use xtrace_store::metrics::SeriesLimits;
 
 pub use database::{Database, DatabaseConfig};
 pub use keys::{KeysCommand, RepriceConfig, ScopeList};
+pub use limits::LimitsConfig;
 use values::{
     parse_admin_token, parse_bind_addr, parse_body_bytes, parse_burst, parse_delay, parse_key,
     parse_metrics_days, parse_origin, parse_project, parse_public_url, parse_qps, parse_secret_key,
@@ -179,6 +181,9 @@ pub struct ServeConfig {
         default_value = "100000"
     )]
     series_per_project_max: usize,
+    /// How much callers may take.
+    #[command(flatten)]
+    pub limits: LimitsConfig,
     /// Seconds that requests are still taken after SIGTERM while `/readyz` answers 503 already, so that
     /// load balancers notice first.
     #[arg(long = "shutdown-delay", env = "XTRACE_SHUTDOWN_DELAY", default_value = "0", value_parser = parse_delay)]

@@ -109,6 +109,14 @@ pub(super) fn parse_qps(text: &str) -> Result<u32, String> {
     )
 }
 
+pub(super) fn parse_connections(text: &str) -> Result<usize, String> {
+    parse_number(
+        text,
+        "XTRACE_MAX_CONNECTIONS",
+        "a whole number; 0 sets no limit",
+    )
+}
+
 pub(super) fn parse_burst(text: &str) -> Result<NonZeroU32, String> {
     parse_number(text, "RATE_LIMIT_BURST", "a whole number from 1")
 }

@@ -4,13 +4,14 @@
 mod budget;
 mod encoding;
 
-use std::time::Duration;
+use std::error::Error;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use crate::listener::TooSlow;
 use crate::self_metrics;
 
 pub use budget::{BodyLimits, Share};
@@ -41,7 +42,7 @@ pub enum BodyError {
     #[error("the body could not be decompressed for a fault of this server")]
     Fault,
     /// The client did not send all of it in time.
-    #[error("the body did not arrive within {} seconds", READ_TIMEOUT.as_secs())]
+    #[error("the body arrives too slowly; send it in smaller parts")]
     Slow,
 }
 
@@ -66,11 +67,6 @@ const BYTES_EACH: usize = 5;
 const INFLATED_GUESS: usize = 4;
 /// What a request that doesn't say its length gets at first.
 const UNANNOUNCED_BYTES: usize = 1 << 20;
-/// How long a client may take to send a body.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// What is read of a body that nobody wants, so that its sender gets to see the answer.
-const DRAIN_BYTES_MAX: usize = 256 << 10;
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A whole body, and what the request may take of the memory for all.
 #[derive(Debug)]
@@ -120,13 +116,6 @@ pub async fn inflate_raw(
     counted(inflate(encoding, wire, limits).await)
 }
 
-/// Reads and forgets the small body of a request that is refused: a client that is still writing
-/// when its connection closes sees a reset instead of the answer.
-pub async fn drain(body: Body) {
-    let read = Limited::new(body, DRAIN_BYTES_MAX).collect();
-    let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
-}
-
 fn counted<T>(outcome: Result<T, BodyError>) -> Result<T, BodyError> {
     if let Err(error) = &outcome {
         self_metrics::refused(error.name(), 1);
@@ -170,20 +159,29 @@ async fn read_wire(
         .saturating_mul(guess)
         .min(limit_bytes);
     let mut share = limits.share(expected * BYTES_EACH).await?;
-    let collected = Limited::new(body, limit_bytes).collect();
-    let collected = tokio::time::timeout(READ_TIMEOUT, collected)
-        .await
-        .map_err(|_| BodyError::Slow)?
-        .map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                BodyError::TooLarge { limit_bytes }
-            } else {
-                BodyError::Broken
-            }
-        })?;
+    let collected = Limited::new(body, limit_bytes).collect().await;
+    let collected = collected.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            BodyError::TooLarge { limit_bytes }
+        } else {
+            broken(error.as_ref())
+        }
+    })?;
     let bytes = collected.to_bytes();
     share.grow_to(bytes.len() * BYTES_EACH).await?;
     Ok(ReadBody { bytes, share })
+}
+
+/// Whether the listener gave the body up, or its sender.
+fn broken(error: &(dyn Error + 'static)) -> BodyError {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<TooSlow>() {
+            return BodyError::Slow;
+        }
+        cause = error.source();
+    }
+    BodyError::Broken
 }
 
 async fn inflate(

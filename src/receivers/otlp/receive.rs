@@ -122,10 +122,7 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let outcome = match admit(&parts, transport, gateway) {
         Ok(admitted) => export(gateway, &parts, body, admitted, signal).await,
-        Err(error) => {
-            body::drain(body).await;
-            Err(error)
-        }
+        Err(error) => Err(error),
     };
     match outcome {
         Ok(Accepted { rejected, all }) => reply.accepted(signal, &rejected, all),
