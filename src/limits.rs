@@ -47,6 +47,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// The wait in whole seconds, at least 1.
+    pub fn wait(self) -> Duration {
+        Duration::from_secs(self.seconds())
+    }
+
     /// Whole seconds to wait, at least 1.
     pub fn seconds(self) -> u64 {
         self.wait.as_secs() + 1

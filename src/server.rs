@@ -181,7 +181,7 @@ impl Server {
             ),
             read_limiter: ReadLimiter::new(config.reads_per_second(), config.rate_limit_burst),
             series_limits: config.series_limits(),
-            body_limits: BodyLimits::new(config.body_bytes_max),
+            body_limits: BodyLimits::new(config.body_bytes_max, config.limits.write_rates()),
             supplements: Supplements::default(),
             media: config.media(),
         };

@@ -86,7 +86,8 @@ impl ApiError {
             }
             Self::Auth(AuthFailure::Unavailable) => UNAVAILABLE,
             Self::Auth(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
-            Self::BadRequest(_) | Self::Body(BodyError::Corrupt | BodyError::Broken) => {
+            Self::BadRequest(_)
+            | Self::Body(BodyError::Corrupt | BodyError::Members | BodyError::Broken) => {
                 (StatusCode::BAD_REQUEST, "BAD_REQUEST")
             }
             Self::Body(BodyError::Overloaded) => UNAVAILABLE,
@@ -104,6 +105,7 @@ impl ApiError {
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::TooManyRequests(_)
+            | Self::Body(BodyError::TooMuch(_))
             | Self::Store(StoreError::Overloaded { .. } | StoreError::Busy { .. }) => {
                 (StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_REQUESTS")
             }
@@ -132,7 +134,7 @@ impl IntoResponse for ApiError {
         let mut body = json!({"message": self.to_string(), "code": code, "data": null});
         let mut hint = None;
         match &self {
-            Self::TooManyRequests(refusal) => {
+            Self::TooManyRequests(refusal) | Self::Body(BodyError::TooMuch(refusal)) => {
                 body["meta"] =
                     json!({"rate_limit": {"remaining": 0, "reset_at": refusal.reset_at()}});
                 hint = Some(std::time::Duration::from_secs(refusal.seconds()));

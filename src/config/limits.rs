@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::values::parse_connections;
 use crate::listener::ConnectionLimits;
+use crate::receivers::body::WriteRates;
 
 /// How much callers may take of what all share.
 #[derive(Debug, Clone, Args)]
@@ -25,9 +26,32 @@ pub struct LimitsConfig {
         value_parser = parse_connections
     )]
     connections_per_address_max: usize,
+    /// Requests a second with bodies that a public key alone may make, which stands in web pages; 0 sets no
+    /// limit.
+    #[arg(
+        long = "public-key-qps",
+        env = "XTRACE_PUBLIC_KEY_QPS",
+        default_value = "20"
+    )]
+    public_requests_per_second: u32,
+    /// Bytes that one project may write a second, decompressed; 0 sets no limit.
+    #[arg(
+        long = "max-write-bytes-per-second",
+        env = "XTRACE_MAX_WRITE_BYTES_PER_SECOND",
+        default_value = "0"
+    )]
+    write_bytes_per_second: u64,
 }
 
 impl LimitsConfig {
+    /// How much callers may write.
+    pub fn write_rates(&self) -> WriteRates {
+        WriteRates {
+            bytes_per_second: self.write_bytes_per_second,
+            public_requests_per_second: self.public_requests_per_second,
+        }
+    }
+
     /// How many connections there may be.
     pub fn connections(&self) -> ConnectionLimits {
         ConnectionLimits {

@@ -7,7 +7,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use xtrace_model::caller::ScoreWriter;
 
-use super::body::{self, BodyError};
+use super::body::{self, Account, BodyError};
 use crate::auth;
 use crate::gateway::Gateway;
 
@@ -19,12 +19,18 @@ pub async fn read_body(State(gateway): State<Gateway>, request: Request, next: N
         Method::GET | Method::HEAD | Method::OPTIONS
     );
     let (mut parts, body) = request.into_parts();
-    let is_known =
-        auth::caller(&parts.extensions).is_ok() || parts.extensions.get::<ScoreWriter>().is_some();
-    if !is_read || !is_known {
+    let account = match auth::caller(&parts.extensions) {
+        Ok(caller) => Some(Account::Project(caller.project)),
+        Err(_) => {
+            let writer = parts.extensions.get::<ScoreWriter>();
+            writer.map(|writer| Account::PublicKey(writer.0.clone()))
+        }
+    };
+    let Some(account) = account.filter(|_| is_read) else {
         return next.run(Request::from_parts(parts, body)).await;
-    }
-    let read = match body::read(&parts.headers, body, &gateway.body_limits).await {
+    };
+    let quota = gateway.body_limits.of(account);
+    let read = match body::read(&parts.headers, body, &quota).await {
         Ok(read) => read,
         Err(error) => return refuse(error),
     };
@@ -42,7 +48,14 @@ fn refuse(error: BodyError) -> Response {
         BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         BodyError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         BodyError::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        BodyError::Corrupt | BodyError::Broken => StatusCode::BAD_REQUEST,
+        BodyError::TooMuch(refusal) => {
+            return xtrace_compat::rate_limited(
+                refusal.seconds(),
+                refusal.limit,
+                &refusal.reset_at(),
+            );
+        }
+        BodyError::Corrupt | BodyError::Members | BodyError::Broken => StatusCode::BAD_REQUEST,
         BodyError::Fault => StatusCode::INTERNAL_SERVER_ERROR,
         BodyError::Slow => StatusCode::REQUEST_TIMEOUT,
     };

@@ -16,6 +16,8 @@ use xtrace_store::metrics::{self, KnownSeries};
 use super::Capped;
 use crate::api::error::ApiError;
 use crate::gateway::Gateway;
+use crate::receivers::aside::aside;
+use crate::receivers::body::ReadBody;
 use crate::self_metrics;
 
 const POINTS_MAX: usize = 200_000;
@@ -99,12 +101,14 @@ pub async fn receive(
 ) -> Result<Json<Value>, ApiError> {
     let (caller, body) = super::caller_and_body(request, &gateway.body_limits).await?;
     let key = gateway.store.series_key().await?;
-    let mut batch = {
-        let known = gateway.store.known_series(key, &caller.project);
-        decode(&body.bytes, caller.project, &known)?
+    let length = body.bytes.len();
+    let ReadBody { bytes, mut share } = body;
+    let store = gateway.store.clone();
+    let decode = move || {
+        let known = store.known_series(key, &caller.project);
+        decode(&bytes, caller.project.clone(), &known)
     };
-    let mut share = body.share;
-    drop(body.bytes);
+    let mut batch = aside(length, decode).await.ok_or(ApiError::Fault)??;
     share.grow_to(batch.bytes).await?;
     let refused = metrics::admit(&gateway.store, &mut batch, gateway.series_limits).await?;
     let rejected: usize = refused.values().sum();

@@ -14,7 +14,7 @@ use xtrace_model::capped::{Capped, TOO_MANY};
 use xtrace_model::text::repair_json;
 use xtrace_store::Committed;
 
-use super::body::{self, BodyLimits, ReadBody};
+use super::body::{self, Account, BodyLimits, ReadBody};
 use crate::api::error::ApiError;
 use crate::auth;
 
@@ -40,7 +40,8 @@ async fn caller_and_body(
 ) -> Result<(Caller, ReadBody), ApiError> {
     let (parts, body) = request.into_parts();
     let caller = auth::caller(&parts.extensions).map_err(ApiError::Auth)?;
-    Ok((caller, body::read(&parts.headers, body, limits).await?))
+    let quota = limits.of(Account::Project(caller.project.clone()));
+    Ok((caller, body::read(&parts.headers, body, &quota).await?))
 }
 
 /// Decodes JSON, repaired where only its text is at fault. An error names the path of the member.

@@ -21,6 +21,8 @@ use xtrace_model::{
 use super::Capped;
 use crate::api::error::ApiError;
 use crate::gateway::Gateway;
+use crate::receivers::aside::aside;
+use crate::receivers::body::ReadBody;
 use crate::receivers::otlp::{cut, cut_tags};
 
 const OBSERVATIONS_MAX: usize = 50_000;
@@ -120,12 +122,10 @@ pub async fn receive(
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
     let (caller, body) = super::caller_and_body(request, &gateway.body_limits).await?;
-    let received = Received::now();
-    let batch = super::decode(&body.bytes, |batch| {
-        into_batch(batch, caller.project, received)
-    })?;
-    let mut share = body.share;
-    drop(body.bytes);
+    let (received, length) = (Received::now(), body.bytes.len());
+    let ReadBody { bytes, mut share } = body;
+    let decode = move || super::decode(&bytes, |batch| into_batch(batch, caller.project, received));
+    let batch = aside(length, decode).await.ok_or(ApiError::Fault)??;
     share.grow_to(batch.bytes).await?;
     super::check_refused(&gateway.writer.submit(batch).await?)?;
     Ok(super::stored())

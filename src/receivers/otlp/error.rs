@@ -81,7 +81,8 @@ impl OtlpError {
             Self::Body(BodyError::Overloaded) => (StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::Body(BodyError::Slow) => (StatusCode::REQUEST_TIMEOUT, 4),
             Self::Fault | Self::Body(BodyError::Fault) => (StatusCode::INTERNAL_SERVER_ERROR, 13),
-            Self::Body(BodyError::Corrupt | BodyError::Broken)
+            Self::Body(BodyError::TooMuch(_)) => (StatusCode::TOO_MANY_REQUESTS, 8),
+            Self::Body(BodyError::Corrupt | BodyError::Members | BodyError::Broken)
             | Self::Decode(DecodeError::Protobuf(_) | DecodeError::Json(_))
             | Self::IngestionVersion(_)
             | Self::GrpcFrame
@@ -120,6 +121,7 @@ impl OtlpError {
             Self::Store(
                 StoreError::Overloaded { retry_after } | StoreError::Busy { retry_after },
             ) => Some(*retry_after),
+            Self::Body(BodyError::TooMuch(refusal)) => Some(refusal.wait()),
             _ => None::<Duration>,
         };
         crate::retry::after(self.status().0, hint)

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full};
 
 use super::error::OtlpError;
 use super::protobuf_out;
-use crate::receivers::body::{self, BodyError, BodyLimits, Encoding, ReadBody};
+use crate::receivers::body::{self, BodyError, Encoding, Quota, ReadBody};
 
 const MEDIA_TYPE: &str = "application/grpc";
 const STATUS: &str = "grpc-status";
@@ -36,25 +36,17 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {
 }
 
 /// Reads the message of a request.
-pub(super) async fn read(
-    parts: &Parts,
-    body: Body,
-    limits: &BodyLimits,
-) -> Result<ReadBody, OtlpError> {
+pub(super) async fn read(parts: &Parts, body: Body, quota: &Quota) -> Result<ReadBody, OtlpError> {
     let encoding = encoding(&parts.headers)?;
-    let is_compressed = encoding != Encoding::Identity;
-    let frame = body::read_raw(&parts.headers, body, limits, is_compressed).await?;
+    let mut frame = body::read_raw(&parts.headers, body, quota).await?;
     let (is_compressed, message) = message(frame.bytes).ok_or(OtlpError::GrpcFrame)?;
-    let message = ReadBody {
-        bytes: message,
-        share: frame.share,
-    };
+    frame.bytes = message;
     let encoding = if is_compressed {
         encoding
     } else {
         Encoding::Identity
     };
-    Ok(body::inflate_raw(encoding, message, limits).await?)
+    Ok(body::inflate_raw(encoding, frame, quota).await?)
 }
 
 /// The one message of a body, and whether it is compressed.

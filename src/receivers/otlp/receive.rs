@@ -19,7 +19,8 @@ use super::wire::{Caps, DecodeError};
 use super::{grpc, json, protobuf};
 use crate::auth;
 use crate::gateway::Gateway;
-use crate::receivers::body::{self, ReadBody};
+use crate::receivers::aside::aside;
+use crate::receivers::body::{self, Account, Quota, ReadBody};
 use crate::self_metrics;
 
 /// `POST /v1/traces` and `POST /api/public/otel/v1/traces`: stores the spans, then answers.
@@ -139,7 +140,7 @@ fn admit(
     let caller = auth::caller(&parts.extensions).map_err(OtlpError::Auth)?;
     let transport = transport.ok_or(OtlpError::ContentType)?;
     match transport {
-        Transport::Http(_) => body::check(&parts.headers, &gateway.body_limits)?,
+        Transport::Http(_) => body::check(&parts.headers, &quota(gateway, &caller))?,
         Transport::Grpc => drop(grpc::encoding(&parts.headers)?),
     }
     Ok((caller, transport))
@@ -151,20 +152,24 @@ struct Sent {
     encoding: Encoding,
 }
 
+fn quota(gateway: &Gateway, caller: &Caller) -> Quota {
+    let account = Account::Project(caller.project.clone());
+    gateway.body_limits.of(account)
+}
+
 async fn read(
-    gateway: &Gateway,
+    quota: &Quota,
     parts: &Parts,
     body: Body,
     transport: Transport,
 ) -> Result<Sent, OtlpError> {
-    let limits = &gateway.body_limits;
     Ok(match transport {
         Transport::Http(encoding) => Sent {
-            body: body::read(&parts.headers, body, limits).await?,
+            body: body::read(&parts.headers, body, quota).await?,
             encoding,
         },
         Transport::Grpc => Sent {
-            body: grpc::read(parts, body, limits).await?,
+            body: grpc::read(parts, body, quota).await?,
             encoding: Encoding::Protobuf,
         },
     })
@@ -177,10 +182,10 @@ async fn export(
     (caller, transport): (Caller, Transport),
     signal: Signal,
 ) -> Result<Accepted, OtlpError> {
-    let sent = read(gateway, parts, body, transport).await?;
+    let sent = read(&quota(gateway, &caller), parts, body, transport).await?;
     let sender = sender(&parts.headers);
     let ReadBody { bytes, mut share } = sent.body;
-    let is_small = bytes.len() <= INLINE_BYTES_MAX;
+    let length = bytes.len();
     let series_key = match signal {
         Signal::Metrics => gateway.store.series_key().await?,
         Signal::Traces | Signal::Logs => metrics::SeriesKey::default(),
@@ -199,12 +204,7 @@ async fn export(
     let Mapped {
         mut batch,
         mut rejected,
-    } = if is_small {
-        work()?
-    } else {
-        let outcome = tokio::task::spawn_blocking(work).await;
-        outcome.map_err(|_| OtlpError::Fault)??
-    };
+    } = aside(length, work).await.ok_or(OtlpError::Fault)??;
     share.grow_to(batch.bytes).await?;
     let items = batch.observations.len() + batch.logs.len() + batch.points.len();
     let all = items + rejected.len();
@@ -235,9 +235,6 @@ async fn export(
     }
     Ok(Accepted { rejected, all })
 }
-
-/// Bodies above this are decoded away from the threads that serve requests.
-const INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// Where items go.
 struct Target {

@@ -6,6 +6,7 @@ pub(crate) mod arena; // the attacked server, and the neighbour whose requests a
 mod compat;
 mod retention; // tables that are held, and clocks that are wrong
 
+mod bodies; // what is announced and never comes, and who may not come in
 mod edge; // what reaches a port without a key
 mod lists; // items of lists within requests
 mod metrics; // wide histograms, and questions that reach very much

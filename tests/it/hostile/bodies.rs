@@ -1,0 +1,144 @@
+//! Bodies that are announced and never come, come slowly, or come too often.
+
+use base64::Engine;
+use futures_util::future::join_all;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::arena::Arena;
+use crate::harness::{Xtrace, answer};
+
+fn address(url: &str) -> &str {
+    url.trim_start_matches("http://")
+}
+
+/// Sends the beginning of a request; what is answered until the connection ends.
+async fn begin(
+    arena: &Arena,
+    path: &str,
+    authorization: &str,
+    framing: &str,
+    body: &[u8],
+) -> String {
+    let mut stream = TcpStream::connect(address(&arena.xtrace.url))
+        .await
+        .unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: {authorization}\r\n\
+         content-type: application/json\r\n{framing}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let _ = stream.write_all(body).await;
+    let mut heard = Vec::new();
+    let _ = stream.read_to_end(&mut heard).await;
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+/// What is announced takes no memory from anybody, and what has arrived takes it from its project alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_giants_stop_nobody() {
+    let arena = Arena::start().await;
+    let keys = &arena.attacker;
+    let pair = format!("{}:{}", keys.public, keys.secret);
+    let basic = format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(pair));
+    let public = format!("Bearer {}", keys.public);
+    // A chunk of 6 MB, and then nothing.
+    let chunk = [b"600000\r\n".as_slice(), &vec![b' '; 0x60_0000], b"\r\n"].concat();
+    let framings = [
+        ("content-length: 21000000", Vec::new()),
+        (
+            "content-length: 60000000\r\ncontent-encoding: gzip",
+            Vec::new(),
+        ),
+        ("transfer-encoding: chunked", chunk),
+    ];
+    let paths = [
+        "/v1/traces",
+        "/v1/logs",
+        "/v1/metrics",
+        "/api/public/otel/v1/traces",
+        "/v1/l/batch",
+        "/v1/metrics/batch",
+        "/api/public/ingestion",
+        "/api/public/v2/prompts",
+    ];
+    let mut attacks = Vec::new();
+    for _ in 0..4 {
+        for (framing, body) in &framings {
+            for path in paths {
+                attacks.push(begin(&arena, path, &basic, framing, body));
+            }
+            let path = "/api/public/ingestion";
+            attacks.push(begin(&arena, path, &public, framing, body));
+        }
+    }
+    let (answers, report) = arena.watch(join_all(attacks)).await;
+    for answer in answers {
+        let status = answer.get(9..12);
+        let is_refused = matches!(status, Some("408" | "413" | "503"));
+        assert!(is_refused, "{answer}");
+    }
+    report.assert_undisturbed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn public_keys_are_held_to_requests_and_bytes() {
+    let xtrace = Xtrace::start_with(&["--public-key-qps", "1"]).await;
+    let keys = xtrace.project("web").await;
+    let send = |body: String| {
+        let request = xtrace
+            .http
+            .post(format!("{}/api/public/scores", xtrace.url));
+        let request = request.bearer_auth(&keys.public);
+        request
+            .header("content-type", "application/json")
+            .body(body)
+    };
+    let score = json!({"traceId": "t", "name": "n", "value": 1}).to_string();
+    let padded = format!("{score}{}", " ".repeat(1 << 20));
+    let (status, body) = answer(send(padded)).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
+    let mut statuses = Vec::new();
+    while !statuses.contains(&StatusCode::TOO_MANY_REQUESTS) {
+        assert!(statuses.len() < 500, "nothing was held back");
+        let response = send(score.clone()).send().await.unwrap();
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            assert!(response.headers().contains_key("retry-after"));
+        }
+        statuses.push(response.status());
+    }
+    assert_eq!(statuses[0], StatusCode::OK);
+    // The project itself goes on.
+    let request = xtrace.request_as(&keys, Method::POST, "/api/public/scores");
+    let request = request
+        .header("content-type", "application/json")
+        .body(score);
+    assert_eq!(answer(request).await.0, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_beyond_a_project_s_rate_are_refused_in_its_dialect() {
+    let flags = ["--max-write-bytes-per-second", "1000"];
+    let xtrace = Xtrace::start_with(&flags).await;
+    let batch = json!({"trace": {"id": "t", "input": "x".repeat(1 << 20)}});
+    assert_eq!(xtrace.post("/v1/l/batch", &batch).await.0, StatusCode::OK);
+    for (path, member) in [
+        ("/v1/l/batch", "data"),
+        ("/v1/metrics/batch", "data"),
+        ("/v1/traces", "code"),
+        ("/api/public/ingestion", "details"),
+        ("/api/public/v2/prompts", "details"),
+    ] {
+        let request = xtrace.request(Method::POST, path).json(&json!({}));
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS, "{path}");
+        assert!(response.headers().contains_key("retry-after"), "{path}");
+        let body: serde_json::Value = response.json().await.unwrap();
+        assert!(body.get(member).is_some(), "{path} {body}");
+    }
+    let other = xtrace.project("other").await;
+    let request = xtrace.request_as(&other, Method::POST, "/v1/l/batch");
+    assert_eq!(answer(request.json(&batch)).await.0, StatusCode::OK);
+}
