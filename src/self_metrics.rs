@@ -117,6 +117,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "xtrace_repaired_total",
         "Values stored otherwise than they were sent, by what was done",
     ),
+    (
+        "xtrace_connections_refused_total",
+        "Connections closed for their number, by the limit that they met",
+    ),
     ("xtrace_committed_rows_total", "Rows committed, by table"),
     (
         "xtrace_unchanged_transactions_total",
@@ -187,7 +191,7 @@ fn describe() {
     }
     describe_histogram!("xtrace_transaction_rows", "Rows of a transaction");
     for (name, text) in GAUGES {
-        describe_gauge!(name, text);
+        describe_gauge!(*name, *text);
     }
 }
 

@@ -135,6 +135,33 @@ impl Bound {
     }
 }
 
+/// What handlers share.
+fn gateway(
+    config: &ServeConfig,
+    secrets: &Secrets,
+    store: &Store,
+    writer: &Writer,
+    health: Health,
+) -> Gateway {
+    Gateway {
+        health,
+        store: store.clone(),
+        writer: writer.clone(),
+        authenticator: Authenticator::new(
+            store.clone(),
+            &secrets.api_token,
+            secrets.admin_token.as_deref(),
+            config.default_project_id.clone(),
+            config.limits.auth_failures_per_second,
+        ),
+        read_limiter: ReadLimiter::new(config.reads_per_second(), config.rate_limit_burst),
+        series_limits: config.series_limits(),
+        body_limits: BodyLimits::new(config.body_bytes_max, config.limits.write_rates()),
+        supplements: Supplements::default(),
+        media: config.media(),
+    }
+}
+
 /// A running service.
 pub struct Server {
     address: SocketAddr,
@@ -169,22 +196,7 @@ impl Server {
         let project = config.default_project_id.clone();
         let background = Background::default();
         let health = Health::new(store.clone(), writer.clone(), background.clone());
-        let gateway = Gateway {
-            health,
-            store: store.clone(),
-            writer: writer.clone(),
-            authenticator: Authenticator::new(
-                store.clone(),
-                &secrets.api_token,
-                secrets.admin_token.as_deref(),
-                project.clone(),
-            ),
-            read_limiter: ReadLimiter::new(config.reads_per_second(), config.rate_limit_burst),
-            series_limits: config.series_limits(),
-            body_limits: BodyLimits::new(config.body_bytes_max, config.limits.write_rates()),
-            supplements: Supplements::default(),
-            media: config.media(),
-        };
+        let gateway = gateway(&config, &secrets, &store, &writer, health);
         let preparation = Preparation {
             store: store.clone(),
             project,

@@ -26,6 +26,14 @@ pub struct LimitsConfig {
         value_parser = parse_connections
     )]
     connections_per_address_max: usize,
+    /// Credentials that open nothing, of one address a second, until it is refused for a while; 0 sets no
+    /// limit. Guesses at one key are held to a tenth of that.
+    #[arg(
+        long = "auth-failures-per-second",
+        env = "XTRACE_AUTH_FAILURES_PER_SECOND",
+        default_value = "10"
+    )]
+    pub auth_failures_per_second: u32,
     /// Requests a second with bodies that a public key alone may make, which stands in web pages; 0 sets no
     /// limit.
     #[arg(

@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::seldom::Seldom;
+pub(crate) use admission::network;
 pub use admission::{ConnectionLimits, Connections};
 pub(crate) use bodies::TooSlow;
 use exchange::Exchange;

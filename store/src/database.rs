@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{PgConnection, PgPool};
@@ -65,6 +65,7 @@ enum Standing {
 /// A handle on the database; clones share everything.
 #[derive(Clone)]
 pub struct Store {
+    sign_of_life: Arc<Mutex<Option<(Instant, bool)>>>,
     read: PgPool,
     access: PgPool,
     write: PgPool,
@@ -83,6 +84,8 @@ pub struct Store {
 const WRITE_CONNECTIONS_MAX: u32 = 8;
 /// Loops that work beside requests; two may be at something long.
 const BACKGROUND_CONNECTIONS_MAX: u32 = 6;
+/// How long an answer to the question whether Postgres is alive is given again.
+const SIGN_OF_LIFE_TTL: Duration = Duration::from_secs(1);
 /// Look-ups of keys and of readiness wait for no question of anybody, and never take long.
 const ACCESS_CONNECTIONS_MAX: u32 = 2;
 const ACCESS_STATEMENT_MAX: Duration = Duration::from_secs(2);
@@ -105,6 +108,7 @@ impl Store {
             "the database is not reached yet or its migrations have not run".into(),
         );
         Ok(Self {
+            sign_of_life: Arc::default(),
             read: connect::pool(
                 &connect,
                 read,
@@ -193,10 +197,28 @@ impl Store {
         if let not_ready @ Readiness::NotReady(_) = self.standing() {
             return not_ready;
         }
-        match sqlx::query("select 1").execute(&self.access).await {
-            Ok(_) => Readiness::Ready,
-            Err(_) => Readiness::NotReady("the database does not answer".into()),
+        if self.is_alive().await {
+            Readiness::Ready
+        } else {
+            Readiness::NotReady("the database does not answer".into())
         }
+    }
+
+    /// Whether Postgres answers, or did a moment ago: anybody may ask, as often as they like.
+    async fn is_alive(&self) -> bool {
+        let known = || {
+            self.sign_of_life
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some((asked, is_alive)) = *known()
+            && asked.elapsed() < SIGN_OF_LIFE_TTL
+        {
+            return is_alive;
+        }
+        let is_alive = sqlx::query("select 1").execute(&self.access).await.is_ok();
+        *known() = Some((Instant::now(), is_alive));
+        is_alive
     }
 
     /// Ends all connections.

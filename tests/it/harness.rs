@@ -67,6 +67,7 @@ impl Xtrace {
             ["--otlp-http-addr", "off"],
             ["--otlp-grpc-addr", "off"],
             ["--rate-limit-qps", "0"],
+            ["--auth-failures-per-second", "0"],
             ["--traces-retention-days", "0"],
             ["--metrics-retention-days", "0"],
         ];

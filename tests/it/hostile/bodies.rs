@@ -1,4 +1,7 @@
-//! Bodies that are announced and never come, come slowly, or come too often.
+//! Bodies that are announced and never come, come slowly, or come too often; and credentials that open
+//! nothing, without end.
+
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use futures_util::future::join_all;
@@ -81,6 +84,67 @@ async fn silent_giants_stop_nobody() {
         assert!(is_refused, "{answer}");
     }
     report.assert_undisturbed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_of_unknown_credentials_stop_nobody() {
+    let arena = Arena::start().await;
+    let ask = |number: usize| {
+        let url = format!("{}/api/public/traces", arena.xtrace.url);
+        let request = arena.xtrace.http.get(url);
+        let request = if number.is_multiple_of(2) {
+            request.bearer_auth(format!("unknown-{number}"))
+        } else {
+            // Guesses at the secret of a key that is known.
+            request.basic_auth(&arena.neighbour.public, Some(format!("guess-{number}")))
+        };
+        async move { request.send().await.unwrap() }
+    };
+    let attack = async {
+        let mut held_back = 0;
+        for round in 0..60 {
+            let numbers = round * 10..round * 10 + 10;
+            for answer in join_all(numbers.map(ask)).await {
+                if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+                    assert!(answer.headers().contains_key("retry-after"));
+                    held_back += 1;
+                } else {
+                    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+                }
+            }
+        }
+        held_back
+    };
+    let (held_back, report) = arena.watch(attack).await;
+    assert!(held_back > 0, "no guess was held back");
+    report.assert_undisturbed();
+}
+
+/// A key that was looked up goes on to open its project while look-ups hang, and the service stays ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn known_keys_open_while_look_ups_hang() {
+    let arena = Arena::start().await;
+    let ask = || arena.ask(Method::GET, "/api/public/traces");
+    assert_eq!(answer(ask()).await.0, StatusCode::OK);
+    let mut connection = arena.sql().await;
+    for statement in ["begin", "lock table api_keys in access exclusive mode"] {
+        sqlx::query(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+    // Long enough that what was looked up is older than a second.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        assert_eq!(answer(ask()).await.0, StatusCode::OK);
+    }
+    let request = arena.attack(Method::GET, "/api/public/traces");
+    assert_eq!(answer(request).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    let ready = arena
+        .xtrace
+        .http
+        .get(format!("{}/readyz", arena.xtrace.url));
+    assert_eq!(ready.send().await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,10 @@
 //!
 //! The outcome travels in the request's extensions, since every dialect words its own refusal.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod attempts;
+mod known_keys;
+
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
@@ -16,72 +18,96 @@ use subtle::ConstantTimeEq;
 use xtrace_model::caller::{Scopes, ScoreWriter};
 use xtrace_model::credentials::Credentials;
 use xtrace_model::{AuthFailure, Authentication, Caller, ProjectId};
-use xtrace_store::keys::{self, ApiKey, hash_key_pair};
-use xtrace_store::{Store, StoreError};
+use xtrace_store::Store;
+use xtrace_store::keys::{ApiKey, hash_key_pair};
 
+use crate::dialect::Dialect;
 use crate::gateway::Gateway;
-
-/// How long a key pair that was found is taken for granted.
-const KEY_TTL: Duration = Duration::from_secs(1);
-/// Found keys that are remembered at most.
-const KEYS_MAX: usize = 10_000;
+use crate::limits::Refusal;
+use crate::listener::{PeerAddress, network};
+use attempts::{Attempts, Verdict};
+use known_keys::{KnownKeys, Memory};
 
 /// Knows which credentials open which project.
 #[derive(Clone)]
 pub struct Authenticator {
-    store: Store,
     api_hash: [u8; 32],
     admin_hash: Option<[u8; 32]>,
     default_project: ProjectId,
-    found: Arc<Mutex<Found>>,
-}
-
-/// Keys that were found, since when, as long as no key was changed by this process.
-#[derive(Default)]
-struct Found {
-    changes: u64,
-    keys: HashMap<String, (Instant, ApiKey)>,
+    keys: KnownKeys,
+    attempts: Attempts,
 }
 
 impl Authenticator {
     /// The API token writes to the default project and reads it, the admin token administers; key pairs
-    /// are looked up in the store.
+    /// are looked up in the store. Failures of one address are held back beyond so many a second.
     pub fn new(
         store: Store,
         api_token: &str,
         admin_token: Option<&str>,
         default_project: ProjectId,
+        failures_per_second: u32,
     ) -> Self {
         Self {
-            store,
+            keys: KnownKeys::new(store),
+            attempts: Attempts::new(failures_per_second),
             api_hash: Sha256::digest(api_token).into(),
             admin_hash: admin_token.map(|token| Sha256::digest(token).into()),
             default_project,
-            found: Arc::default(),
         }
     }
 
-    /// Finds the caller that a header stands for, or who may at least write scores.
+    /// Finds the caller that a header stands for, or who may at least write scores; or says how long an
+    /// address with too many failures is refused.
     pub async fn authenticate(
         &self,
         header: Option<&str>,
-    ) -> (Authentication, Option<ScoreWriter>) {
+        address: IpAddr,
+    ) -> Result<(Authentication, Option<ScoreWriter>), Refusal> {
         use xtrace_model::credentials::CredentialsError;
         let Some(header) = header else {
-            return (Err(AuthFailure::Missing), None);
+            return Ok((Err(AuthFailure::Missing), None));
         };
-        match Credentials::parse(header) {
-            Err(CredentialsError::Scheme) => (Err(AuthFailure::Scheme), None),
-            Err(CredentialsError::Malformed) => (Err(AuthFailure::Malformed), None),
-            Ok(Credentials::Bearer(token)) => {
-                let mut writer = None;
-                (self.bearer(&token, &mut writer).await, writer)
+        let credentials = match Credentials::parse(header) {
+            Err(CredentialsError::Scheme) => return Ok((Err(AuthFailure::Scheme), None)),
+            Err(CredentialsError::Malformed) => return Ok((Err(AuthFailure::Malformed), None)),
+            Ok(credentials) => credentials,
+        };
+        let name = match &credentials {
+            Credentials::Bearer(token) => token,
+            Credentials::Basic { public, .. } => public,
+        };
+        let now = Instant::now();
+        let (lookup, wait) = match self.attempts.judge(address, name, now) {
+            Verdict::Try => (Lookup::Ask, None),
+            Verdict::OnlyKnown(wait) => (Lookup::Recall, Some(wait)),
+            Verdict::Refuse(wait) => return Err(refusal(wait)),
+        };
+        let mut writer = None;
+        let found = match &credentials {
+            Credentials::Bearer(token) => self.bearer(token, &mut writer, lookup).await,
+            Credentials::Basic { public, secret } => self.basic(public, secret, lookup).await,
+        };
+        if matches!(
+            found,
+            Err(AuthFailure::UnknownKeyPair | AuthFailure::UnknownToken)
+        ) {
+            self.attempts.failed(address, name, now);
+            if let Some(wait) = wait {
+                return Err(refusal(wait));
             }
-            Ok(Credentials::Basic { public, secret }) => (self.basic(&public, &secret).await, None),
+        } else if found != Err(AuthFailure::Unavailable) {
+            self.attempts.succeeded(address, now);
         }
+        Ok((found, writer))
     }
 
-    async fn bearer(&self, token: &str, writer: &mut Option<ScoreWriter>) -> Authentication {
+    async fn bearer(
+        &self,
+        token: &str,
+        writer: &mut Option<ScoreWriter>,
+        lookup: Lookup,
+    ) -> Authentication {
         let hash: [u8; 32] = Sha256::digest(token).into();
         let is = |known: &[u8; 32]| bool::from(hash.ct_eq(known));
         let known = [
@@ -99,7 +125,7 @@ impl Authenticator {
                 scopes,
             });
         }
-        let Some(key) = self.key(token).await? else {
+        let Some(key) = self.key(token, lookup).await? else {
             return Err(AuthFailure::UnknownToken);
         };
         let scopes = Scopes::parse(&key.scopes).unwrap_or_default();
@@ -110,8 +136,9 @@ impl Authenticator {
         Err(AuthFailure::Insufficient)
     }
 
-    async fn basic(&self, public: &str, secret: &str) -> Authentication {
-        let key = self.key(public).await?.ok_or(AuthFailure::UnknownKeyPair)?;
+    async fn basic(&self, public: &str, secret: &str, lookup: Lookup) -> Authentication {
+        let key = self.key(public, lookup).await?;
+        let key = key.ok_or(AuthFailure::UnknownKeyPair)?;
         let hash = hash_key_pair(public, secret);
         if !bool::from(hash.as_slice().ct_eq(&key.secret_hash)) {
             return Err(AuthFailure::UnknownKeyPair);
@@ -125,45 +152,27 @@ impl Authenticator {
     }
 
     /// The key of that public half, unless it has ended.
-    async fn key(&self, public: &str) -> Result<Option<ApiKey>, AuthFailure> {
-        let key = self.stored(public).await?;
+    async fn key(&self, public: &str, lookup: Lookup) -> Result<Option<ApiKey>, AuthFailure> {
+        let key = match (self.keys.recall(public), lookup) {
+            (Memory::Fresh(key), _) => key,
+            // A key that is known is asked for again however many strangers' keys are refused.
+            (Memory::Old(key), _) => self.keys.look_up(public, Some(key)).await?,
+            (Memory::Nothing, Lookup::Ask) => self.keys.look_up(public, None).await?,
+            (Memory::Nothing, Lookup::Recall) => None,
+        };
         Ok(key.filter(|key| key.expires_at.is_none_or(|end| end > Utc::now())))
     }
+}
 
-    async fn stored(&self, public: &str) -> Result<Option<ApiKey>, AuthFailure> {
-        if let Some(key) = self.remembered(public) {
-            return Ok(Some(key));
-        }
-        // U+0000 is no part of any key, and Postgres would refuse to compare it.
-        if public.contains('\0') {
-            return Ok(None);
-        }
-        let changes = self.store.key_changes();
-        let key = keys::find(&self.store, public)
-            .await
-            .map_err(|error: StoreError| {
-                tracing::warn!(cause = error.for_log(), "credentials can't be checked");
-                AuthFailure::Unavailable
-            })?;
-        if let Some(key) = &key {
-            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-            if found.keys.len() >= KEYS_MAX || found.changes != changes {
-                found.keys.clear();
-            }
-            found.changes = changes;
-            found
-                .keys
-                .insert(public.to_owned(), (Instant::now(), key.clone()));
-        }
-        Ok(key)
-    }
+/// Whether keys that nobody presented lately are looked up.
+#[derive(Debug, Clone, Copy)]
+enum Lookup {
+    Ask,
+    Recall,
+}
 
-    fn remembered(&self, public: &str) -> Option<ApiKey> {
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, key) = found.keys.get(public)?;
-        let is_right = since.elapsed() < KEY_TTL && found.changes == self.store.key_changes();
-        is_right.then(|| key.clone())
-    }
+fn refusal(wait: Duration) -> Refusal {
+    Refusal { wait, limit: 0 }
 }
 
 /// Middleware: finds the caller, and leaves what it found to the handler.
@@ -174,8 +183,14 @@ pub async fn authenticate(
 ) -> Response {
     let header = request.headers().get(header::AUTHORIZATION);
     let header = header.map(|value| value.to_str().unwrap_or_default().to_owned());
+    let address = request.extensions().get::<PeerAddress>();
+    let address = address.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| network(peer.0));
+    let authenticator = &gateway.authenticator;
     let (mut authentication, mut writer) =
-        gateway.authenticator.authenticate(header.as_deref()).await;
+        match authenticator.authenticate(header.as_deref(), address).await {
+            Ok(found) => found,
+            Err(refusal) => return Dialect::of(&request).too_many_requests(refusal),
+        };
     if let Ok(caller) = &authentication
         && !may(caller, &request)
     {
