@@ -187,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_framework_refuses_is_worded_by_the_dialect() {
-        let router = || Router::new().route("/v1/traces", post(async || ""));
+        let router = || Router::new().fallback_service(post(async || ""));
         let request = Request::get("/v1/traces").body(Body::empty()).unwrap();
         let (status, body, _) = said(router(), request).await;
         assert_eq!(status, 405);

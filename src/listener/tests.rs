@@ -1,9 +1,9 @@
 //! Peers that are slow, silent or too many, at times short enough for tests.
 
 use super::*;
-use axum::body::Body;
+use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -33,20 +33,22 @@ struct Running {
     serving: tokio::task::JoinHandle<()>,
 }
 
+async fn answer(request: Request) -> Response {
+    match request.uri().path() {
+        "/large" => Bytes::from(vec![0; 64 << 20]).into_response(),
+        "/read" => match axum::body::to_bytes(request.into_body(), 1 << 20).await {
+            Ok(bytes) => bytes.len().to_string().into_response(),
+            Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+        },
+        "/refuse" => StatusCode::UNAUTHORIZED.into_response(),
+        _ => "ok".into_response(),
+    }
+}
+
 async fn start(timing: Timing, limits: ConnectionLimits) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let large = async || Bytes::from(vec![0; 64 << 20]);
-    let read = async |body: Body| match axum::body::to_bytes(body, 1 << 20).await {
-        Ok(bytes) => (StatusCode::OK, bytes.len().to_string()),
-        Err(_) => (StatusCode::REQUEST_TIMEOUT, String::new()),
-    };
-    let refuse = async || StatusCode::UNAUTHORIZED;
-    let router = Router::new()
-        .route("/", get(async || "ok"))
-        .route("/large", get(large))
-        .route("/read", post(read))
-        .route("/refuse", post(refuse));
+    let router = Router::new().fallback(answer);
     let (stop, stopped) = watch::channel(false);
     let connections = Connections::new(limits);
     let serving = tokio::spawn(serve_at(timing, listener, router, connections, stopped));
