@@ -89,7 +89,19 @@ const GAUGES: &[(&str, &str)] = &[
     ("xtrace_partitions", "Day partitions, by table"),
     (
         "xtrace_usage_dirty_hours",
-        "Hours whose usage is to be summed up again",
+        "Hours with changes of usage that the sums don't hold yet",
+    ),
+    (
+        "xtrace_usage_dirty_oldest_seconds",
+        "Age of the oldest change of usage that the sums don't hold yet",
+    ),
+    (
+        "xtrace_usage_unknown_days",
+        "Days of projects that are to be summed up from their traces",
+    ),
+    (
+        "xtrace_usage_failing",
+        "Hours and days of projects whose usage can't be summed up, by which",
     ),
     (
         "xtrace_metric_shards_due",

@@ -466,6 +466,10 @@ async fn keep_up(store: Store, writer: Writer, retention: Retention, background:
         usage::run(of.clone(), pulse)
     }));
     let of = store.clone();
+    loops.push(Loop::new("usage_days", limits, move |pulse| {
+        usage::run_days(of.clone(), pulse)
+    }));
+    let of = store.clone();
     loops.push(Loop::new("compaction", limits, move |pulse| {
         metrics::compact::run(of.clone(), pulse)
     }));

@@ -1,7 +1,7 @@
 //! Usage and cost by day, for `metrics/daily`.
 //!
-//! Without conditions other than a range of time, the sums of whole, clean hours are read, and only
-//! the rest is added up; see `usage.rs`.
+//! Without conditions other than a range of time, the sums of whole hours and what changed since are read,
+//! and only the rest is added up from traces; see `usage/mod.rs`. With conditions, everything is.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ use xtrace_model::{ProjectId, time};
 
 use crate::filter::{self, Condition, TraceColumn};
 use crate::page::{Page, Paged};
-use crate::usage::{self, ENTRIES, SUMS, hour_of};
+use crate::usage::sql::{ENTRIES, float, whole};
+use crate::usage::{hour_of, source};
 use crate::{Store, StoreError};
 
 /// One UTC day.
@@ -79,153 +80,201 @@ pub async fn list(
         query.from.unwrap_or_else(|| open(time::EARLIEST)),
         query.to.unwrap_or_else(|| open(time::LATEST)),
     );
-    let mut days = Days {
-        store,
+    let hours = match query.conditions.as_slice() {
+        [] => whole_hours(all),
+        _ => None,
+    };
+    let asked = Asked {
         project,
         query,
-        traces: BTreeMap::new(),
-        models: BTreeMap::new(),
+        hours,
+        rest: rest(all, hours),
     };
-    if query.conditions.is_empty() {
-        let (whole, live) = split(store, project, all).await?;
-        days.add_sums(whole, &live).await?;
-        days.add_live(&live).await?;
-    } else {
-        days.add_live(&[all]).await?;
-    }
-    Ok(days.page(query.page))
+    let (mut traces, mut models) = (asked.traces(), asked.models());
+    let traces = traces.build_query_as().fetch_all(store.read()).await?;
+    let models = models.build_query_as().fetch_all(store.read()).await?;
+    Ok(page_of(traces, models, query.page))
 }
 
-/// The whole hours of a range, and the parts of it that are not summed up: dirty hours, and the parts
-/// of an hour at both ends.
-async fn split(
-    store: &Store,
-    project: &ProjectId,
-    (from, to): Range,
-) -> Result<(Range, Vec<Range>), StoreError> {
-    let hour = TimeDelta::hours(1);
+/// The whole hours within a range.
+fn whole_hours((from, to): Range) -> Option<Range> {
     let last = hour_of(to);
     let first = hour_of(from);
-    let first = if first < from { first + hour } else { first };
-    if first >= last {
-        return Ok(((first, first), vec![(from, to)]));
-    }
-    let dirty = usage::dirty_hours(store, project, first, last).await?;
-    let mut live: Vec<Range> = dirty
-        .into_iter()
-        .map(|start| (start, start + hour))
-        .collect();
-    live.extend(
-        [(from, first), (last, to)]
-            .into_iter()
-            .filter(|(from, to)| from < to),
-    );
-    Ok(((first, last), live))
+    let first = if first < from {
+        first + TimeDelta::hours(1)
+    } else {
+        first
+    };
+    (first < last).then_some((first, last))
 }
 
-/// Days as they are gathered.
-struct Days<'a> {
-    store: &'a Store,
+/// What of a range is not among its whole hours.
+fn rest((from, to): Range, hours: Option<Range>) -> Vec<Range> {
+    let parts = match hours {
+        Some((first, last)) => vec![(from, first), (last, to)],
+        None => vec![(from, to)],
+    };
+    parts.into_iter().filter(|(from, to)| from < to).collect()
+}
+
+/// What is asked of sums, changes and traces.
+struct Asked<'a> {
     project: &'a ProjectId,
     query: &'a DailyQuery,
-    traces: BTreeMap<NaiveDate, i64>,
-    models: BTreeMap<(NaiveDate, Option<String>), ModelUsage>,
+    /// Hours whose sums are read.
+    hours: Option<Range>,
+    /// What is read from traces.
+    rest: Vec<Range>,
 }
 
-impl Days<'_> {
-    async fn add_sums(&mut self, (first, end): Range, live: &[Range]) -> Result<(), StoreError> {
-        let (project, query) = (self.project, self.query);
-        let push_where = |sql: &mut QueryBuilder<Postgres>| {
-            sql.push(" where project_id = ")
-                .push_bind(project.as_str().to_owned());
-            sql.push(" and hour >= ")
-                .push_bind(first)
-                .push(" and hour < ")
-                .push_bind(end);
-            let live: Vec<_> = live.iter().map(|(hour, _)| *hour).collect();
-            sql.push(" and hour <> all(").push_bind(live).push(")");
-            push_environments(sql, "environment", &query.environments);
-        };
-        let mut sql = QueryBuilder::new(
-            "select (hour at time zone 'utc')::date, sum(traces)::bigint from traces_hourly",
+impl Asked<'_> {
+    /// Traces by the day that they begin on.
+    fn traces(&self) -> QueryBuilder<Postgres> {
+        let mut sql = QueryBuilder::new("");
+        source::push_unknown(&mut sql, self.project);
+        sql.push("select (s.hour at time zone 'utc')::date, sum(s.traces)::bigint from (");
+        if let Some(hours) = self.hours {
+            sql.push("select h.hour, h.traces, h.environment from traces_hourly h");
+            self.push_sums(&mut sql, hours);
+            sql.push(" union all select p.hour, p.n, p.environment from ");
+            source::push_unsummed(&mut sql, self.project, hours, |_| ());
+            sql.push(" union all ");
+        }
+        sql.push("select t.ts as hour, 1 as traces, t.environment from ");
+        self.push_rest(&mut sql);
+        sql.push(") s where true");
+        self.push_environments(&mut sql, "s.environment");
+        sql.push(" group by 1 having sum(s.traces) > 0");
+        sql
+    }
+
+    /// Usage by day and model of observations.
+    fn models(&self) -> QueryBuilder<Postgres> {
+        let mut sql = QueryBuilder::new("");
+        source::push_unknown(&mut sql, self.project);
+        sql.push(format_args!(
+            "select s.date, s.model, {} as traces, {} as observations, {} as input, {} as output, {} as total,
+                    {} as total_cost
+               from (",
+            whole("sum(s.traces)"),
+            whole("sum(s.observations)"),
+            whole("sum(s.input)"),
+            whole("sum(s.output)"),
+            whole("sum(s.total)"),
+            float("sum(s.cost)"),
+        ));
+        if let Some(hours) = self.hours {
+            sql.push(
+                "select h.date, h.model, h.traces::numeric as traces, h.observations::numeric as observations,
+                        h.input_usage as input, h.output_usage as output, h.total_usage as total, h.cost
+                   from usage_hourly h",
+            );
+            self.push_sums(&mut sql, hours);
+            self.push_environments(&mut sql, "h.environment");
+            self.push_shared(&mut sql, hours);
+            self.push_entries(&mut sql, |sql| {
+                source::push_unsummed(sql, self.project, hours, |_| ());
+            });
+            sql.push(" union all ");
+        }
+        self.push_entries(&mut sql, |sql| {
+            sql.push("(select 1 as n, t.usage from ");
+            self.push_rest(sql);
+            sql.push(") p");
+        });
+        sql.push(") s group by 1, 2 having sum(s.observations) > 0");
+        sql
+    }
+
+    /// Conditions on sums `h` by the hour.
+    fn push_sums(&self, sql: &mut QueryBuilder<Postgres>, (first, end): Range) {
+        sql.push(" where h.project_id = ")
+            .push_bind(self.project.as_str().to_owned());
+        sql.push(" and h.hour >= ").push_bind(first);
+        sql.push(" and h.hour < ").push_bind(end);
+        source::push_known(sql, "(h.hour at time zone 'utc')::date");
+    }
+
+    /// A trace counts once, in however many of the environments it used a model.
+    fn push_shared(&self, sql: &mut QueryBuilder<Postgres>, hours: Range) {
+        sql.push(
+            " union all
+              select h.date, h.model, -h.traces * (greatest((select count(*) from unnest(h.environments) e(name) where true",
         );
-        push_where(&mut sql);
-        self.add_traces(sql.push(" group by 1")).await?;
-        let mut sql = QueryBuilder::new(
-            "select date, model, sum(input_usage)::bigint as input, sum(output_usage)::bigint as output,
-                    sum(total_usage)::bigint as total, sum(observations)::bigint as observations,
-                    sum(traces)::bigint as traces, sum(total_cost) as total_cost
-               from usage_hourly",
+        self.push_environments(sql, "e.name");
+        sql.push("), 1) - 1), 0, 0, 0, 0, 0 from usage_shared h");
+        self.push_sums(sql, hours);
+        sql.push(" union all ");
+    }
+
+    /// Entries of the rows `p` that are pushed.
+    fn push_entries(
+        &self,
+        sql: &mut QueryBuilder<Postgres>,
+        push_rows: impl FnOnce(&mut QueryBuilder<Postgres>),
+    ) {
+        sql.push(
+            "select u.date, u.model, case when u.place = 1 then p.n else 0 end as traces,
+                    p.n * u.observations as observations, p.n * u.input as input, p.n * u.output as output,
+                    p.n * u.total as total, p.n * u.cost as cost
+               from ",
         );
-        push_where(&mut sql);
-        self.add_models(sql.push(" group by 1, 2")).await
+        push_rows(sql);
+        sql.push(format_args!(
+            " cross join lateral (select u.*, row_number() over (partition by u.date, u.model) as place
+                                    from {ENTRIES} where true"
+        ));
+        self.push_environments(sql, "u.environment");
+        sql.push(") u");
     }
 
-    async fn add_live(&mut self, ranges: &[Range]) -> Result<(), StoreError> {
-        let (project, query) = (self.project, self.query);
-        if ranges.is_empty() {
-            return Ok(());
+    /// `traces t` of the rest that match.
+    fn push_rest(&self, sql: &mut QueryBuilder<Postgres>) {
+        sql.push("traces t where t.project_id = ")
+            .push_bind(self.project.as_str().to_owned());
+        // Spelled out, so that Postgres knows how few these are.
+        sql.push(" and (false");
+        for (from, to) in &self.rest {
+            sql.push(" or t.ts >= ").push_bind(*from);
+            sql.push(" and t.ts < ").push_bind(*to);
         }
-        let mut sql = QueryBuilder::new("select (t.ts at time zone 'utc')::date, count(*) from ");
-        push_traces(&mut sql, project, query, ranges);
-        push_environments(&mut sql, "t.environment", &query.environments);
-        self.add_traces(sql.push(" group by 1")).await?;
-        let mut sql = QueryBuilder::new("select u.date, u.model, count(distinct t.id) as traces, ");
-        sql.push(SUMS).push(" from (select t.id, t.usage from ");
-        push_traces(&mut sql, project, query, ranges);
-        sql.push(") t cross join lateral ")
-            .push(ENTRIES)
-            .push(" where true");
-        push_environments(&mut sql, "u.environment", &query.environments);
-        self.add_models(sql.push(" group by 1, 2")).await
+        sql.push(")");
+        filter::push_all(sql, &self.query.conditions);
     }
 
-    async fn add_traces(&mut self, sql: &mut QueryBuilder<Postgres>) -> Result<(), StoreError> {
-        let counts: Vec<(NaiveDate, i64)> =
-            sql.build_query_as().fetch_all(self.store.read()).await?;
-        for (date, traces) in counts {
-            *self.traces.entry(date).or_default() += traces;
+    fn push_environments(&self, sql: &mut QueryBuilder<Postgres>, column: &str) {
+        if !self.query.environments.is_empty() {
+            sql.push(format_args!(" and {column} = any("))
+                .push_bind(self.query.environments.clone())
+                .push(")");
         }
-        Ok(())
     }
+}
 
-    async fn add_models(&mut self, sql: &mut QueryBuilder<Postgres>) -> Result<(), StoreError> {
-        let found: Vec<ModelUsage> = sql.build_query_as().fetch_all(self.store.read()).await?;
-        for usage in found {
-            let key = (usage.date, usage.model.clone());
-            match self.models.get_mut(&key) {
-                Some(known) => known.add(&usage),
-                None => {
-                    self.models.insert(key, usage);
-                }
-            }
-        }
-        Ok(())
+fn page_of(traces: Vec<(NaiveDate, i64)>, models: Vec<ModelUsage>, page: Page) -> Paged<Day> {
+    let mut days: BTreeMap<NaiveDate, Day> = BTreeMap::new();
+    for (date, traces) in traces {
+        days.entry(date).or_insert_with(|| Day::new(date)).traces = traces;
     }
-
-    fn page(self, page: Page) -> Paged<Day> {
-        let mut days: BTreeMap<NaiveDate, Day> = BTreeMap::new();
-        for (date, traces) in self.traces {
-            days.entry(date).or_insert_with(|| Day::new(date)).traces = traces;
-        }
-        for usage in self.models.into_values() {
-            let date = usage.date;
-            days.entry(date)
-                .or_insert_with(|| Day::new(date))
-                .add(usage);
-        }
-        let total = i64::try_from(days.len()).unwrap_or(i64::MAX);
-        let position = |number: i64| usize::try_from(number).unwrap_or(usize::MAX);
-        let days = days.into_values().rev();
-        let mut rows: Vec<Day> = days
-            .skip(position(page.offset()))
-            .take(position(page.limit))
-            .collect();
-        for day in &mut rows {
-            day.models.sort_by(ModelUsage::dearest_first);
-        }
-        Paged { rows, total }
+    for usage in models {
+        let date = usage.date;
+        days.entry(date)
+            .or_insert_with(|| Day::new(date))
+            .add(usage);
     }
+    let total = i64::try_from(days.len()).unwrap_or(i64::MAX);
+    let position = |number: i64| usize::try_from(number).unwrap_or(usize::MAX);
+    let days = days.into_values().rev();
+    let mut rows: Vec<Day> = days
+        .skip(position(page.offset()))
+        .take(position(page.limit))
+        .collect();
+    for day in &mut rows {
+        day.models.sort_by(ModelUsage::dearest_first);
+        let costs = day.models.iter().map(|usage| usage.total_cost);
+        day.total_cost = costs.fold(0.0, |sum, cost| (sum + cost).min(f64::MAX));
+    }
+    Paged { rows, total }
 }
 
 impl Day {
@@ -240,55 +289,16 @@ impl Day {
     }
 
     fn add(&mut self, usage: ModelUsage) {
-        self.observations += usage.observations;
-        self.total_cost += usage.total_cost;
+        self.observations = self.observations.saturating_add(usage.observations);
         self.models.push(usage);
     }
 }
 
 impl ModelUsage {
-    fn add(&mut self, other: &Self) {
-        self.input += other.input;
-        self.output += other.output;
-        self.total += other.total;
-        self.observations += other.observations;
-        self.traces += other.traces;
-        self.total_cost += other.total_cost;
-    }
-
     /// Of equal costs by name, observations without a model last.
     fn dearest_first(&self, other: &Self) -> std::cmp::Ordering {
         let name = |usage: &Self| (usage.model.is_none(), usage.model.clone());
         let by_cost = other.total_cost.total_cmp(&self.total_cost);
         by_cost.then_with(|| name(self).cmp(&name(other)))
-    }
-}
-
-/// `traces t` of the ranges that match, and a condition to add others to.
-fn push_traces(
-    sql: &mut QueryBuilder<Postgres>,
-    project: &ProjectId,
-    query: &DailyQuery,
-    ranges: &[Range],
-) {
-    sql.push("traces t where t.project_id = ")
-        .push_bind(project.as_str().to_owned());
-    // Spelled out, so that Postgres knows how few these are.
-    for (number, (from, to)) in ranges.iter().enumerate() {
-        sql.push(if number == 0 { " and (" } else { " or " });
-        sql.push("t.ts >= ")
-            .push_bind(*from)
-            .push(" and t.ts < ")
-            .push_bind(*to);
-    }
-    sql.push(")");
-    filter::push_all(sql, &query.conditions);
-}
-
-fn push_environments(sql: &mut QueryBuilder<Postgres>, column: &str, environments: &[String]) {
-    if !environments.is_empty() {
-        sql.push(format_args!(" and {column} = any("))
-            .push_bind(environments.to_vec())
-            .push(")");
     }
 }

@@ -112,7 +112,7 @@ pub async fn put(store: &Store, project: &Project) -> Result<Result<(), NameTake
 }
 
 /// Every table whose rows are a project's; the last ones are what the others are found by.
-const TABLES: [&str; 29] = [
+const TABLES: [&str; 31] = [
     "observations",
     "logs",
     "scores",
@@ -139,6 +139,8 @@ const TABLES: [&str; 29] = [
     "sessions",
     "traces",
     "usage_hourly",
+    "usage_shared",
+    "latency_daily",
     "latency_hourly",
     "traces_hourly",
     "usage_dirty",

@@ -36,6 +36,7 @@ mod routes; // every route, for tables that must leave none out
 mod sdk; // this repository's own client
 mod self_metrics; // what xtrace says of itself
 mod startup; // what is said of databases that will not do, and exit codes
+mod sums; // the same answers before and after changes are taken up
 mod tenants; // credentials open their own project only
 mod tidy; // rules of the house
 mod transport; // a database over TCP and over a socket

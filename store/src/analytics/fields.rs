@@ -27,6 +27,8 @@ pub struct Measure {
     pub(super) sql: &'static str,
     /// Whether its values are numbers.
     pub is_number: bool,
+    /// Whether these are integers.
+    pub(super) is_whole: bool,
     /// The dimension that it is nothing without.
     pub needs: Option<&'static str>,
     only: Option<Version>,
@@ -77,8 +79,16 @@ const fn number(name: &'static str, sql: &'static str) -> Measure {
         name,
         sql,
         is_number: true,
+        is_whole: false,
         needs: None,
         only: None,
+    }
+}
+
+const fn whole(name: &'static str, sql: &'static str) -> Measure {
+    Measure {
+        is_whole: true,
+        ..number(name, sql)
     }
 }
 
@@ -117,11 +127,11 @@ static TRACES: [Dimension; 9] = [
 
 static TRACE_MEASURES: [Measure; 8] = [
     COUNT,
-    number(
+    whole(
         "observationsCount",
         "(t.debug_count + t.default_count + t.warning_count + t.error_count)",
     ),
-    number(
+    whole(
         "scoresCount",
         "(select count(*) from scores c where c.project_id = t.project_id and c.trace_id = t.id)",
     ),
@@ -134,7 +144,7 @@ static TRACE_MEASURES: [Measure; 8] = [
         ..number("uniqueSessionIds", "t.session_id")
     },
     number("latency", "(coalesce(t.sent_latency, t.latency) * 1000)"),
-    number("totalTokens", "t.total_usage"),
+    whole("totalTokens", "t.total_usage"),
     number("totalCost", "coalesce(t.sent_total_cost, t.total_cost, 0)"),
 ];
 
@@ -213,21 +223,21 @@ static OBSERVATION_MEASURES: [Measure; 20] = [
         "timeToFirstToken",
         "(date_part('epoch', o.completion_start_time - o.start_time) * 1000)",
     ),
-    number("inputTokens", "o.input_usage"),
-    number("outputTokens", "o.output_usage"),
-    number("totalTokens", "o.total_usage"),
+    whole("inputTokens", "o.input_usage"),
+    whole("outputTokens", "o.output_usage"),
+    whole("totalTokens", "o.total_usage"),
     number("tokensPerSecond", PER_SECOND[0]),
     number("outputTokensPerSecond", PER_SECOND[1]),
     number("inputCost", "o.input_cost"),
     number("outputCost", "o.output_cost"),
     number("totalCost", "o.total_cost"),
-    number(
+    whole(
         "countScores",
         "(select count(*) from scores c where c.project_id = o.project_id and c.trace_id = o.trace_id
              and c.observation_id = o.id)",
     ),
-    number("toolDefinitions", "cardinality(tool_names(o.tool_definitions))"),
-    number("toolCalls", "cardinality(called_tools(o.output))"),
+    whole("toolDefinitions", "cardinality(tool_names(o.tool_definitions))"),
+    whole("toolCalls", "cardinality(called_tools(o.output))"),
     distinct("traceId", "o.trace_id"),
     distinct("uniqueUserIds", "t.user_id"),
     distinct("uniqueSessionIds", "t.session_id"),

@@ -5,6 +5,7 @@ use xtrace_model::ProjectId;
 
 use super::{Aggregation, Granularity, Metric, OrderKey, Question, View};
 use crate::filter::{self, Column};
+use crate::usage::sql::{average_of_floats, sum_of_floats};
 
 type Sql = QueryBuilder<Postgres>;
 
@@ -103,8 +104,11 @@ fn aggregate(place: usize, metric: &Metric) -> String {
         Aggregation::Count if !measure.is_number => format!("count(distinct {value})"),
         Aggregation::Count => format!("count({value})"),
         Aggregation::Uniq => format!("count(distinct {value})"),
-        Aggregation::Sum => format!("coalesce(sum({value}), 0)"),
-        Aggregation::Avg => format!("avg(({value})::float8)"),
+        Aggregation::Sum if measure.is_whole => {
+            format!("least(coalesce(sum({value}), 0), {})", i64::MAX)
+        }
+        Aggregation::Sum => format!("coalesce({}, 0)", sum_of_floats(value)),
+        Aggregation::Avg => average_of_floats(value),
         Aggregation::Max => format!("max({value})"),
         Aggregation::Min => format!("min({value})"),
         Aggregation::P50 => percentile("0.5", value),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
+use crate::usage;
+
 /// More different values are rounded.
 const VALUES_MAX: usize = 1000;
 
@@ -28,20 +30,10 @@ impl Serialize for Durations {
         }
         let mut rounded = BTreeMap::new();
         for (micros, count) in &self.0 {
-            *rounded.entry(round(*micros)).or_insert(0) += count;
+            *rounded.entry(usage::latency::rounded(*micros)).or_insert(0) += count;
         }
         rounded.serialize(serializer)
     }
-}
-
-/// The middle of the bucket of 1/128 of its power of two: wrong by 0.4 % at most. The function
-/// `rounded_micros` of the database is the same rule.
-fn round(micros: i64) -> i64 {
-    if micros < 256 {
-        return micros;
-    }
-    let width = 1_i64 << (micros.ilog2() - 7);
-    micros - micros % width + width / 2
 }
 
 #[cfg(test)]
@@ -65,7 +57,7 @@ mod tests {
             10_001
         );
         for micros in [-5, 0, 255, 256, 257, 1023, 1024, 9_999_999, i64::MAX] {
-            let wrong = (round(micros) - micros).abs() as f64;
+            let wrong = (usage::latency::rounded(micros) - micros).abs() as f64;
             assert!(wrong <= (micros.abs() as f64) / 256.0, "{micros}");
         }
     }

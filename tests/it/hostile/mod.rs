@@ -10,6 +10,7 @@ mod bodies; // what is announced and never comes, and who may not come in
 mod edge; // what reaches a port without a key
 mod lists; // items of lists within requests
 mod metrics; // wide histograms, and questions that reach very much
+mod sums; // sums that overflow, fail or are many
 mod writer; // the write queue
 
 use std::time::Duration;

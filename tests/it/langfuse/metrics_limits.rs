@@ -287,7 +287,7 @@ async fn percentiles_of_busy_hours_are_wrong_by_half_a_percent_at_most() {
     assert_eq!(found[0]["count_latency"], 3000);
     let mut sql = xtrace.sql().await;
     let kept: i64 =
-        sqlx::query_scalar("select sum(cardinality(micros))::bigint from latency_hourly")
+        sqlx::query_scalar("select sum(cardinality(micros))::bigint from latency_daily")
             .fetch_one(&mut sql)
             .await
             .unwrap();

@@ -1,15 +1,16 @@
-//! How long observations of days took: as many values as there are, or a few thousand rounded ones an hour.
+//! How long observations of days took: as many values as there are, or a thousand or so rounded ones of each
+//! day, environment and model.
 
 use std::collections::BTreeMap;
 
-use chrono::NaiveDate;
 use serde_json::{Value, json};
 use sqlx::{Postgres, QueryBuilder};
 
 use super::super::Aggregation;
 use super::{Found, Key, Reader, number};
 use crate::StoreError;
-use crate::usage::{DURATIONS, ENTRIES};
+use crate::usage::latency::{self, Row, Values};
+use crate::usage::source;
 
 /// Measures whose values are kept, and the end that each is measured to.
 pub(super) const MEASURES: [(&str, &str); 2] = [
@@ -28,19 +29,27 @@ pub(super) struct Durations {
     /// And how many of each.
     values: Vec<(i64, i64)>,
     is_sorted: bool,
-    total: f64,
+    total: i128,
     extent: Option<(i64, i64)>,
 }
 
 impl Durations {
-    fn add(&mut self, row: &Row) {
-        let counts = row.counts.iter().flatten().copied();
-        let counts = counts.chain(std::iter::repeat(1));
-        self.values.extend(row.micros.iter().copied().zip(counts));
+    fn add(&mut self, values: Values) {
+        let there = values.counts.into_iter().filter(|(_, count)| *count > 0);
+        self.values.extend(there);
         self.is_sorted = false;
-        self.total += row.total;
-        let (least, greatest) = self.extent.unwrap_or((row.least, row.greatest));
-        self.extent = Some((least.min(row.least), greatest.max(row.greatest)));
+        self.total += values.total;
+        self.extent = match (self.extent, values.extent) {
+            (Some((low, high)), Some((least, greatest))) => {
+                Some((low.min(least), high.max(greatest)))
+            }
+            (known, new) => known.or(new),
+        };
+    }
+
+    /// The sum in milliseconds.
+    fn sum(&self) -> f64 {
+        self.total as f64 / 1000.0
     }
 
     fn count(&self) -> i64 {
@@ -58,8 +67,8 @@ impl Durations {
         };
         match aggregation {
             Aggregation::Count | Aggregation::Uniq => json!(self.count()),
-            Aggregation::Sum => number(self.total / 1000.0),
-            Aggregation::Avg => number(self.total / 1000.0 / self.count() as f64),
+            Aggregation::Sum => number(self.sum()),
+            Aggregation::Avg => number(self.sum() / self.count() as f64),
             Aggregation::Min => number(milliseconds(least)),
             Aggregation::Max => number(milliseconds(greatest)),
             Aggregation::P50 => number(self.percentile(0.5)),
@@ -116,62 +125,72 @@ fn milliseconds(micros: i64) -> f64 {
     micros as f64 / 1000.0
 }
 
-#[derive(sqlx::FromRow)]
-struct Row {
-    date: NaiveDate,
-    environment: String,
-    model: Option<String>,
-    total: f64,
-    least: i64,
-    greatest: i64,
-    micros: Vec<i64>,
-    counts: Option<Vec<i64>>,
-}
-
 pub(super) async fn read(
     reader: &Reader<'_>,
     place: usize,
     found: &mut BTreeMap<Key, Found>,
 ) -> Result<(), StoreError> {
-    const MANY: &str = "select o.date, o.environment, o.model, sum(o.count * o.micros::float8) as total, \
-        min(o.micros) as least, max(o.micros) as greatest, array_agg(o.micros) as micros, \
-        array_agg(o.count) as counts";
-    let (measure, end) = MEASURES[place];
-    let mut sql = QueryBuilder::new(
-        "select o.date, o.environment, o.model, o.total, o.least, o.greatest, o.micros, o.counts",
-    );
-    reader.push_clean(&mut sql, "latency_hourly");
-    sql.push(" and o.measure = ").push_bind(measure);
-    add(reader, place, sql, found).await?;
-    if !reader.dirty.is_empty() {
-        let mut sql = QueryBuilder::new(MANY);
-        let columns = "u.date, u.environment, u.model, l.measure, l.micros, l.count";
-        let entries = format!("{ENTRIES} cross join lateral {DURATIONS}");
-        reader.push_dirty(&mut sql, columns, &entries);
-        sql.push(" and o.measure = ").push_bind(measure);
-        sql.push(" group by 1, 2, 3");
-        add(reader, place, sql, found).await?;
-    }
-    let mut sql = QueryBuilder::new(MANY);
-    sql.push(format_args!(
-        " from (select (o.start_time at time zone 'utc')::date as date, o.environment, o.model, 1::bigint as count,
-                (extract(epoch from {end} - o.start_time) * 1000000)::bigint as micros"
-    ));
-    reader.push_edges(&mut sql);
-    sql.push(format_args!(" and {end} is not null) o group by 1, 2, 3"));
-    add(reader, place, sql, found).await
-}
-
-async fn add(
-    reader: &Reader<'_>,
-    place: usize,
-    mut sql: QueryBuilder<Postgres>,
-    found: &mut BTreeMap<Key, Found>,
-) -> Result<(), StoreError> {
-    let rows: Vec<Row> = sql.build_query_as().fetch_all(reader.store.read()).await?;
-    for row in rows {
-        let key = reader.key(row.date, &row.environment, row.model.as_deref());
-        found.entry(key).or_default().durations[place].add(&row);
+    for (mut sql, is_stored) in [
+        (whole_days(reader, place), true),
+        (edges(reader, place), false),
+    ] {
+        let rows: Vec<Row> = sql.build_query_as().fetch_all(reader.store.read()).await?;
+        // Sums and changes of a key make one set of values, as the worker will make of them.
+        let mut keys: BTreeMap<latency::Key, Values> = BTreeMap::new();
+        for row in rows {
+            keys.entry(row.key.clone()).or_default().add(&row);
+        }
+        for (key, mut values) in keys {
+            if is_stored {
+                values.settle();
+            } else {
+                values.apply_changes();
+            }
+            if values.extent.is_some() {
+                let key = reader.key(key.date, &key.environment, key.model.as_deref());
+                found.entry(key).or_default().durations[place].add(values);
+            }
+        }
     }
     Ok(())
+}
+
+/// Sums, and what changed since.
+fn whole_days(reader: &Reader<'_>, place: usize) -> QueryBuilder<Postgres> {
+    let (measure, _) = MEASURES[place];
+    let mut sql = QueryBuilder::new("");
+    source::push_unknown(&mut sql, reader.project);
+    let columns = latency::COLUMNS.replace("l.", "o.");
+    sql.push(format_args!(
+        "(select {columns} from latency_daily o where "
+    ));
+    reader.push_project(&mut sql, "o.project_id");
+    sql.push(" and o.measure = ").push_bind(measure);
+    reader.push_days(&mut sql);
+    source::push_known(&mut sql, "o.day");
+    sql.push(") union all (");
+    let push_source = |sql: &mut QueryBuilder<Postgres>| reader.push_unsummed(sql);
+    latency::push_changes(&mut sql, "o", push_source, |sql| {
+        sql.push(" and l.measure = ").push_bind(measure);
+        reader.push_days(sql);
+    });
+    sql.push(")");
+    sql
+}
+
+/// The observations of parts of a day.
+fn edges(reader: &Reader<'_>, place: usize) -> QueryBuilder<Postgres> {
+    let (measure, end) = MEASURES[place];
+    let mut sql = QueryBuilder::new(latency::CHANGES);
+    sql.push(format_args!(
+        "select date as day, date, environment, model, measure, micros, count(*) as count
+           from (select (o.start_time at time zone 'utc')::date as date, o.environment, o.model, '{measure}' as measure,
+                        (extract(epoch from {end} - o.start_time) * 1000000)::bigint as micros"
+    ));
+    reader.push_edges(&mut sql);
+    sql.push(format_args!(
+        " and {end} is not null) o group by 1, 2, 3, 4, 5, 6"
+    ));
+    sql.push(latency::CHANGES_GROUPS);
+    sql
 }

@@ -1,8 +1,8 @@
-//! Questions about days, models and environments that sums by the hour suffice for: they read
-//! `usage_hourly` and `latency_hourly`, which are a thousandth of the observations.
+//! Questions about days, models and environments that sums suffice for: they read `usage_hourly` and
+//! `latency_daily`, which are a thousandth of the observations.
 //!
-//! Every source is asked for the same: hours that are summed up, hours to be summed up again (from their
-//! traces), and the parts of a day at both ends of the range (from the observations themselves).
+//! Every source is asked for the same: sums, what changed since (see `crate::usage`), and the parts of a day at both
+//! ends of the range (from the observations themselves).
 
 mod durations;
 mod usage;
@@ -19,7 +19,7 @@ use self::durations::Durations;
 use self::usage::Sums;
 use super::{Aggregation, Granularity, OrderKey, Question, Rows, View};
 use crate::filter::{self, Column};
-use crate::usage::{dirty_hours, hour_of};
+use crate::usage::{hour_of, source};
 use crate::{Store, StoreError};
 
 /// Shorter ranges are read from the rows themselves.
@@ -90,11 +90,10 @@ struct Reader<'a> {
     project: &'a ProjectId,
     question: &'a Question,
     days: (NaiveDate, NaiveDate),
-    /// Hours that are summed up from their traces.
-    dirty: Vec<DateTime<Utc>>,
 }
 
 impl Reader<'_> {
+    /// Appends conditions on rows `o` of whole days.
     fn push_days(&self, sql: &mut QueryBuilder<Postgres>) {
         sql.push(" and o.date >= ").push_bind(self.days.0);
         sql.push(" and o.date < ").push_bind(self.days.1);
@@ -106,33 +105,20 @@ impl Reader<'_> {
             .push_bind(self.project.as_str().to_owned());
     }
 
-    /// ` from` the hours of that table that are right.
-    fn push_clean(&self, sql: &mut QueryBuilder<Postgres>, table: &str) {
-        sql.push(format_args!(" from {table} o where "));
-        self.push_project(sql, "o.project_id");
-        self.push_days(sql);
-        sql.push(" and o.hour <> all(")
-            .push_bind(self.dirty.clone())
-            .push(")");
-    }
-
-    /// ` from` what traces of the other hours say, which `entries` makes rows of.
-    fn push_dirty(&self, sql: &mut QueryBuilder<Postgres>, columns: &str, entries: &str) {
-        sql.push(format_args!(" from (select {columns} from unnest("));
-        sql.push_bind(self.dirty.clone());
-        sql.push(
-            "::timestamptz[]) h(hour)
-               join traces t on t.ts >= h.hour and t.ts < h.hour + interval '1 hour' cross join lateral ",
-        );
-        sql.push(entries).push(" where ");
-        self.push_project(sql, "t.project_id");
-        sql.push(") o where true");
-        self.push_days(sql);
+    /// Appends `(…) p`: usage that is not in the sums. Traces may begin on any day.
+    fn push_unsummed(&self, sql: &mut QueryBuilder<Postgres>) {
+        let open = |end| hour_of(time::to_utc(end));
+        let always = (open(time::EARLIEST), open(time::LATEST));
+        source::push_unsummed(sql, self.project, always, |sql| {
+            sql.push(" and t.last_start >= ")
+                .push_bind(midnight(self.days.0));
+            sql.push(" and t.first_start < ")
+                .push_bind(midnight(self.days.1));
+        });
     }
 
     /// ` from` the observations of parts of a day.
     fn push_edges(&self, sql: &mut QueryBuilder<Postgres>) {
-        let midnight = |date: NaiveDate| date.and_time(NaiveTime::MIN).and_utc();
         sql.push(" from observations o where ");
         self.push_project(sql, "o.project_id");
         sql.push(" and (o.start_time >= ")
@@ -172,6 +158,10 @@ impl Reader<'_> {
     }
 }
 
+fn midnight(date: NaiveDate) -> DateTime<Utc> {
+    date.and_time(NaiveTime::MIN).and_utc()
+}
+
 /// Dimensions as texts, and the bucket.
 type Key = (Vec<Option<String>>, Option<NaiveDate>);
 
@@ -182,21 +172,18 @@ struct Found {
     durations: [Durations; durations::MEASURES.len()],
 }
 
-/// Adds up clean hours, dirty ones, and the parts of a day at both ends.
+/// Adds up sums, changes, and the parts of a day at both ends.
 pub(super) async fn answer(
     store: &Store,
     project: &ProjectId,
     question: &Question,
     plan: &Plan,
 ) -> Result<Rows, StoreError> {
-    let open = |end| hour_of(time::to_utc(end));
-    let (earliest, latest) = (open(time::EARLIEST), open(time::LATEST));
     let reader = Reader {
         store,
         project,
         question,
         days: plan.days,
-        dirty: dirty_hours(store, project, earliest, latest).await?,
     };
     let mut found: BTreeMap<Key, Found> = BTreeMap::new();
     usage::read(&reader, &mut found).await?;
@@ -219,7 +206,7 @@ fn rows(question: &Question, plan: &Plan, mut found: BTreeMap<Key, Found>) -> Ro
     }
     let computed = |(key, mut found): (Key, Found)| {
         let values = plan.sources.iter().map(|source| match source {
-            Source::Sum(place) => number(found.sums[*place]),
+            Source::Sum(place) => found.sums.value(*place),
             Source::Durations(place, aggregation) => {
                 found.durations[*place].aggregate(*aggregation, question.bins)
             }

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
+use serde_json::Value;
 use sqlx::{Postgres, QueryBuilder};
 
 use super::super::Aggregation;
-use super::{Found, Key, Reader};
+use super::{Found, Key, Reader, number};
 use crate::StoreError;
-use crate::usage::ENTRIES;
+use crate::usage::source;
+use crate::usage::sql::{ENTRIES, float, whole};
 
 /// What metrics add up, among the columns of `usage_hourly`.
 const SUMS: [(&str, Aggregation); 5] = [
@@ -18,8 +20,25 @@ const SUMS: [(&str, Aggregation); 5] = [
     ("totalTokens", Aggregation::Sum),
     ("totalCost", Aggregation::Sum),
 ];
-/// Sums of one key.
-pub(super) type Sums = [f64; SUMS.len()];
+
+/// Sums of one key: whole numbers, then the cost.
+#[derive(Debug, Default)]
+pub(super) struct Sums([i64; SUMS.len() - 1], f64);
+
+impl Sums {
+    pub(super) fn value(&self, place: usize) -> Value {
+        let whole = self.0.get(place).map(|sum| Value::from(*sum));
+        whole.unwrap_or_else(|| number(self.1))
+    }
+
+    fn add(&mut self, row: &Row) {
+        let parts = [row.observations, row.input, row.output, row.total];
+        for (sum, part) in self.0.iter_mut().zip(parts) {
+            *sum = sum.saturating_add(part);
+        }
+        self.1 = (self.1 + row.cost).min(f64::MAX);
+    }
+}
 
 /// Where the sum of a measure is, if it is kept.
 pub(super) fn place(measure: &str, aggregation: Aggregation) -> Option<usize> {
@@ -42,52 +61,52 @@ pub(super) async fn read(
     reader: &Reader<'_>,
     found: &mut BTreeMap<Key, Found>,
 ) -> Result<(), StoreError> {
-    let mut sql = QueryBuilder::new(
-        "select o.date, o.environment, o.model, sum(o.observations)::bigint as observations,
-                sum(o.input_usage)::bigint as input, sum(o.output_usage)::bigint as output,
-                sum(o.total_usage)::bigint as total, sum(o.total_cost) as cost",
-    );
-    reader.push_clean(&mut sql, "usage_hourly");
-    add(reader, sql, found).await?;
-    if !reader.dirty.is_empty() {
-        let mut sql = QueryBuilder::new(
-            "select o.date, o.environment, o.model, sum(o.observations)::bigint as observations,
-                    coalesce(sum(o.input), 0)::bigint as input, coalesce(sum(o.output), 0)::bigint as output,
-                    coalesce(sum(o.total), 0)::bigint as total, coalesce(sum(o.cost), 0) as cost",
-        );
-        reader.push_dirty(&mut sql, "u.*", ENTRIES);
-        add(reader, sql, found).await?;
-    }
-    let mut sql = QueryBuilder::new(
-        "select (o.start_time at time zone 'utc')::date as date, o.environment, o.model,
-                count(*) as observations, coalesce(sum(o.input_usage), 0)::bigint as input,
-                coalesce(sum(o.output_usage), 0)::bigint as output,
-                coalesce(sum(o.total_usage), 0)::bigint as total, coalesce(sum(o.total_cost), 0) as cost",
+    let mut sql = QueryBuilder::new("");
+    source::push_unknown(&mut sql, reader.project);
+    sql.push(format_args!(
+        "select s.date, s.environment, s.model, {} as observations, {} as input, {} as output, {} as total, {} as cost
+           from (",
+        whole("sum(s.observations)"),
+        whole("sum(s.input)"),
+        whole("sum(s.output)"),
+        whole("sum(s.total)"),
+        float("sum(s.cost)"),
+    ));
+    push_whole_days(&mut sql, reader);
+    sql.push(
+        " union all
+          select (o.start_time at time zone 'utc')::date, o.environment, o.model, 1, o.input_usage::numeric,
+                 o.output_usage::numeric, o.total_usage::numeric, o.total_cost::numeric",
     );
     reader.push_edges(&mut sql);
-    add(reader, sql, found).await
-}
-
-async fn add(
-    reader: &Reader<'_>,
-    mut sql: QueryBuilder<Postgres>,
-    found: &mut BTreeMap<Key, Found>,
-) -> Result<(), StoreError> {
-    sql.push(" group by 1, 2, 3");
+    // In order: floats add up differently in another one.
+    sql.push(") s group by 1, 2, 3 having sum(s.observations) > 0 order by 1, 2, 3");
     let rows: Vec<Row> = sql.build_query_as().fetch_all(reader.store.read()).await?;
     for row in rows {
         let key = reader.key(row.date, &row.environment, row.model.as_deref());
-        let parts = [
-            row.observations as f64,
-            row.input as f64,
-            row.output as f64,
-            row.total as f64,
-            row.cost,
-        ];
-        let sums = &mut found.entry(key).or_default().sums;
-        for (sum, part) in sums.iter_mut().zip(parts) {
-            *sum += part;
-        }
+        found.entry(key).or_default().sums.add(&row);
     }
     Ok(())
+}
+
+/// Sums, and usage that is not in them.
+fn push_whole_days(sql: &mut QueryBuilder<Postgres>, reader: &Reader<'_>) {
+    sql.push(
+        "select o.date, o.environment, o.model, o.observations::numeric as observations, o.input_usage as input,
+                o.output_usage as output, o.total_usage as total, o.cost
+           from usage_hourly o where ",
+    );
+    reader.push_project(sql, "o.project_id");
+    reader.push_days(sql);
+    source::push_known(sql, "(o.hour at time zone 'utc')::date");
+    sql.push(
+        " union all
+          select o.date, o.environment, o.model, p.n * o.observations, p.n * o.input, p.n * o.output, p.n * o.total,
+                 p.n * o.cost
+            from ",
+    );
+    reader.push_unsummed(sql);
+    let entries = ENTRIES.replacen(" u(", " o(", 1);
+    sql.push(format_args!(" cross join lateral {entries} where true"));
+    reader.push_days(sql);
 }
