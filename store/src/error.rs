@@ -44,9 +44,18 @@ pub enum StoreError {
 /// A key that is there already.
 pub(crate) const UNIQUE_VIOLATION: &str = "23505";
 
-/// The partition of a row's day is being made; the row is taken once that is done. The schema has no other
-/// check that a row could violate.
-pub(crate) const CHECK_VIOLATION: &str = "23514";
+const CHECK_VIOLATION: &str = "23514";
+
+/// Whether a row was refused because the partition of its day is being made; it is taken once that is done.
+/// The default partition refuses it by a constraint of that name, or, once the partition is attached, by
+/// Postgres' own condition, which has no name.
+pub(crate) fn is_partition_in_the_making(error: &sqlx::Error) -> bool {
+    let constraint = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::constraint);
+    is_sqlstate(error, &[CHECK_VIOLATION])
+        && constraint.is_none_or(|name| name.starts_with(crate::partitions::EXCLUDES))
+}
 
 /// Whether Postgres answered with one of these SQLSTATEs.
 pub(crate) fn is_sqlstate(error: &sqlx::Error, codes: &[&str]) -> bool {
@@ -115,7 +124,9 @@ impl From<sqlx::Error> for StoreError {
                     // Data exceptions, violated constraints (but repeated keys, which are ours to
                     // handle) and exceeded program limits.
                     UNIQUE_VIOLATION => Self::Internal(error),
-                    CHECK_VIOLATION => Self::Unavailable(Some(error)),
+                    CHECK_VIOLATION if is_partition_in_the_making(&error) => {
+                        Self::Unavailable(Some(error))
+                    }
                     code if ["22", "23", "54"].contains(&code.get(..2).unwrap_or("")) => {
                         Self::Refused(error)
                     }

@@ -252,7 +252,7 @@ impl New {
 }
 
 /// Constraints of default partitions begin with this.
-const EXCLUDES: &str = "not_in_";
+pub(crate) const EXCLUDES: &str = "not_in_";
 
 /// Makes whoever else makes or drops partitions wait, or gives up before readers notice.
 async fn lock(connection: &mut PgConnection) -> Result<(), StoreError> {

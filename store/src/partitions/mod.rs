@@ -9,7 +9,7 @@
 pub(crate) mod end;
 mod make;
 
-pub(crate) use make::{make, make_ahead, reach};
+pub(crate) use make::{EXCLUDES, make, make_ahead, reach};
 
 use std::collections::BTreeSet;
 

@@ -32,16 +32,28 @@ pub(super) fn of(row: &PgRow) -> Result<usize, Bound> {
         let bytes = value.as_bytes().unwrap_or_default();
         weight += escaped(bytes);
         if TAKEN_APART.contains(&column.name()) {
-            values += bytes
-                .iter()
-                .filter(|byte| matches!(byte, b',' | b'[' | b'{'))
-                .count();
+            values += values_within(bytes);
         }
     }
     if values > VALUES_MAX {
         return Err(Bound::Bytes);
     }
     Ok(weight)
+}
+
+/// How many values a JSON text is taken apart into, by what begins or separates them outside its strings.
+fn values_within(json: &[u8]) -> usize {
+    let (mut values, mut is_text, mut is_escaped) = (0, false, false);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_text,
+            b'"' => is_text = !is_text,
+            b',' | b'[' | b'{' => values += usize::from(!is_text),
+            _ => {}
+        }
+    }
+    values
 }
 
 /// How long a text is in a JSON string. In small groups, whose sums fit a byte, so that many bytes are
@@ -59,6 +71,17 @@ fn escaped(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_list_within_a_text_is_one_value() {
+        for (json, values) in [
+            (r#"{"a":[1,2,3],"b":{}}"#, 6),
+            (r#"{"a":"[1,2,3]","b":"\",{[\\"}"#, 2),
+            (r#""[1,2,3]""#, 0),
+        ] {
+            assert_eq!(super::values_within(json.as_bytes()), values, "{json}");
+        }
+    }
+
     #[test]
     fn no_text_is_longer_as_json() {
         for text in ["plain", "\"\\\n\r\t", "\u{0}\u{1f}\u{8}", "退款 ü"] {

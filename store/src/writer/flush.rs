@@ -23,7 +23,7 @@ use super::queue::Taken;
 use super::request::Part;
 use super::sessions::{self, KnownSessions};
 use super::{combine, encode, known, logs, scores};
-use crate::error::{CHECK_VIOLATION, UNIQUE_VIOLATION, is_sqlstate};
+use crate::error::{UNIQUE_VIOLATION, is_partition_in_the_making, is_sqlstate};
 use crate::{Store, StoreError, metrics as points};
 
 /// How many transactions are tried for one group of requests.
@@ -70,7 +70,7 @@ impl From<StoreError> for Setback {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Internal(cause) | StoreError::Unavailable(Some(cause))
-                if is_sqlstate(&cause, &CONFLICTS) =>
+                if is_sqlstate(&cause, &CONFLICTS) || is_partition_in_the_making(&cause) =>
             {
                 Self::Conflict(Some(cause))
             }
@@ -85,8 +85,8 @@ impl From<sqlx::Error> for Setback {
     }
 }
 
-/// Unique violation, serialization failure, deadlock, and a partition that is being made.
-const CONFLICTS: [&str; 4] = [UNIQUE_VIOLATION, "40001", "40P01", CHECK_VIOLATION];
+/// Unique violation, serialization failure, deadlock.
+const CONFLICTS: [&str; 3] = [UNIQUE_VIOLATION, "40001", "40P01"];
 
 impl Drop for Flusher {
     fn drop(&mut self) {
