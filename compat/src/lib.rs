@@ -14,6 +14,8 @@ mod error;
 mod experiments;
 mod fields;
 mod filter;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod ingestion;
 mod media;

@@ -146,6 +146,25 @@ fn read(caller: Caller, body: &[u8]) -> Result<(Outcomes, Parts), CompatError> {
     Ok((outcomes, parts))
 }
 
+/// What the events of a batch become, without a database that knows the traces of observations and the
+/// configurations of scores; for the fuzzers.
+pub(crate) fn read_batch(body: &[u8], project: &ProjectId, scores_only: bool) -> Option<Batch> {
+    let caller = Caller {
+        project: project.clone(),
+        sender: if scores_only {
+            Sender::Public
+        } else {
+            Sender::Known
+        },
+    };
+    let (_, parts) = read(caller, body).ok()?;
+    let mut batch = parts.batch;
+    for part in parts.observations {
+        let _ = part.put("trace".to_owned(), &mut batch);
+    }
+    Some(batch)
+}
+
 fn no_batch(fault: &serde_json::Error) -> CompatError {
     if fault.to_string().contains(TOO_MANY) {
         return CompatError::BodyTooLarge(format!(

@@ -35,10 +35,7 @@ pub(super) struct Grant {
 impl Grant {
     /// The end of a link: the grant and its signature.
     pub(super) fn sign(&self, key: &[u8]) -> String {
-        let grant = serde_json::to_vec(self).expect("a grant serialises");
-        let grant = BASE64_URL_SAFE_NO_PAD.encode(grant);
-        let signature = mac(key, &grant).finalize().into_bytes();
-        format!("{grant}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+        sign(&serde_json::to_vec(self).expect("a grant serialises"), key)
     }
 
     /// Reads the end of a link; none unless we signed it and it still opens.
@@ -50,6 +47,13 @@ impl Grant {
         let grant: Self = serde_json::from_slice(&grant).ok()?;
         (grant.expires >= now.timestamp()).then_some(grant)
     }
+}
+
+/// Bytes and their signature.
+pub(super) fn sign(grant: &[u8], key: &[u8]) -> String {
+    let grant = BASE64_URL_SAFE_NO_PAD.encode(grant);
+    let signature = mac(key, &grant).finalize().into_bytes();
+    format!("{grant}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
 }
 
 fn mac(key: &[u8], text: &str) -> Hmac<Sha256> {

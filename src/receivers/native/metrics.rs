@@ -130,7 +130,11 @@ pub async fn receive(
     Ok(super::stored_but(rejected, &reason))
 }
 
-fn decode(body: &[u8], project: ProjectId, known: &KnownSeries<'_>) -> Result<Batch, ApiError> {
+pub(super) fn decode(
+    body: &[u8],
+    project: ProjectId,
+    known: &KnownSeries<'_>,
+) -> Result<Batch, ApiError> {
     let text = super::text_of(body)?;
     let request: MetricsBatch<'_> =
         serde_json::from_str(&text).map_err(|_| super::explain::<MetricsBatch<'_>>(&text))?;

@@ -9,10 +9,11 @@ use axum::Json;
 use axum::extract::Request;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use xtrace_model::Caller;
 use xtrace_model::capped::{Capped, TOO_MANY};
 use xtrace_model::text::repair_json;
-use xtrace_store::Committed;
+use xtrace_model::{Batch, Caller, ProjectId};
+use xtrace_store::metrics::SeriesKey;
+use xtrace_store::{Committed, Store};
 
 use super::body::{self, Account, BodyLimits, ReadBody};
 use crate::api::error::ApiError;
@@ -20,6 +21,19 @@ use crate::auth;
 
 pub use metrics::receive as receive_metrics;
 pub use traces::receive as receive_traces;
+
+/// What a body of `/v1/l/batch` becomes, without a server around it; for the fuzzers.
+#[doc(hidden)]
+pub fn batch_of_traces(body: &[u8], project: &ProjectId) -> Option<Batch> {
+    traces::read(body, project.clone()).ok()
+}
+
+/// The same for `/v1/metrics/batch`; a store that was never connected knows no series.
+#[doc(hidden)]
+pub fn batch_of_metrics(body: &[u8], project: &ProjectId, store: &Store) -> Option<Batch> {
+    let known = store.known_series(SeriesKey::default(), project);
+    metrics::decode(body, project.clone(), &known).ok()
+}
 
 /// The answer to everything that is stored.
 fn stored() -> Json<Value> {
@@ -47,8 +61,8 @@ async fn caller_and_body(
 /// Decodes JSON, repaired where only its text is at fault. An error names the path of the member.
 fn decode<T>(
     body: &[u8],
-    decoded: impl FnOnce(T) -> Result<xtrace_model::Batch, ApiError>,
-) -> Result<xtrace_model::Batch, ApiError>
+    decoded: impl FnOnce(T) -> Result<Batch, ApiError>,
+) -> Result<Batch, ApiError>
 where
     T: for<'de> Deserialize<'de>,
 {

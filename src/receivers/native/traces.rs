@@ -122,13 +122,19 @@ pub async fn receive(
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
     let (caller, body) = super::caller_and_body(request, &gateway.body_limits).await?;
-    let (received, length) = (Received::now(), body.bytes.len());
     let ReadBody { bytes, mut share } = body;
-    let decode = move || super::decode(&bytes, |batch| into_batch(batch, caller.project, received));
+    let length = bytes.len();
+    let decode = move || read(&bytes, caller.project);
     let batch = aside(length, decode).await.ok_or(ApiError::Fault)??;
     share.grow_to(batch.bytes).await?;
     super::check_refused(&gateway.writer.submit(batch).await?)?;
     Ok(super::stored())
+}
+
+/// Decodes a body that has just come.
+pub(super) fn read(body: &[u8], project: ProjectId) -> Result<Batch, ApiError> {
+    let received = Received::now();
+    super::decode(body, |batch| into_batch(batch, project, received))
 }
 
 /// When a request came, and its place in the order of all requests.

@@ -50,7 +50,7 @@ pub(super) async fn read(parts: &Parts, body: Body, quota: &Quota) -> Result<Rea
 }
 
 /// The one message of a body, and whether it is compressed.
-fn message(mut frame: Bytes) -> Option<(bool, Bytes)> {
+pub(super) fn message(mut frame: Bytes) -> Option<(bool, Bytes)> {
     if frame.len() < PREFIX_BYTES {
         return None;
     }

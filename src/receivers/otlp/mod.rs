@@ -43,6 +43,12 @@ pub fn batch_of(body: &[u8], is_json: bool, project: &ProjectId) -> Option<Batch
     }
 }
 
+/// The message of a gRPC body, and whether it is compressed; for the fuzzers.
+#[doc(hidden)]
+pub fn message_of(body: &[u8]) -> Option<(bool, bytes::Bytes)> {
+    grpc::message(bytes::Bytes::copy_from_slice(body))
+}
+
 /// The same for log records.
 #[doc(hidden)]
 pub fn batch_of_logs(body: &[u8], is_json: bool, project: &ProjectId) -> Option<Batch> {
