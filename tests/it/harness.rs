@@ -226,12 +226,19 @@ impl SeparateXtrace {
 
     /// The most memory that it ever held, in MiB.
     pub(crate) fn peak_mib(&self) -> u64 {
+        self.status_mib("VmHWM:")
+    }
+
+    /// The memory that it holds now, in MiB.
+    pub(crate) fn resident_mib(&self) -> u64 {
+        self.status_mib("VmRSS:")
+    }
+
+    fn status_mib(&self, member: &str) -> u64 {
         let file = format!("/proc/{}/status", self.child.id().unwrap());
         let status = std::fs::read_to_string(file).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .unwrap();
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix(member)).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 }

@@ -145,7 +145,8 @@ impl Target {
         let (path, body) = match signal {
             Signal::Trace => (
                 "/v1/l/batch",
-                json!({"trace": {"id": id}, "observations": [{"id": id, "traceId": id}]}),
+                json!({"trace": {"id": id}, "observations": [{"id": id, "traceId": id,
+                    "type": "GENERATION", "model": "gpt-4o", "usage": {"input": number, "output": 1}}]}),
             ),
             Signal::Point => (
                 "/v1/metrics/batch",

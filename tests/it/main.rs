@@ -35,6 +35,7 @@ mod retention; // old data goes, young data stays
 mod routes; // every route, for tables that must leave none out
 mod sdk; // this repository's own client
 mod self_metrics; // what xtrace says of itself
+mod soak; // load, attacks and kills together
 mod startup; // what is said of databases that will not do, and exit codes
 mod sums; // the same answers before and after changes are taken up
 mod tenants; // credentials open their own project only
