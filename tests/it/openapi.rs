@@ -65,6 +65,9 @@ fn fits(value: &Value, schema: &Value, document: &Value) -> Result<(), String> {
     if !whole && !types.contains(&found) {
         return Err(format!("{value} is no {types:?}"));
     }
+    if value.is_null() {
+        return Ok(());
+    }
     for required in schema["required"].as_array().into_iter().flatten() {
         let name = required.as_str().unwrap();
         value

@@ -146,9 +146,10 @@ pub(super) async fn query(
     push_from(&mut sql, project, query, metric);
     sql.push(format_args!(
         "), buckets as (
-            select {keys}, date_bin(make_interval(secs => {step}), at, 'epoch') as bucket, {aggregate} as value,
-                   max(at) as newest
-              from points group by {keys}, bucket),
+            select {keys}, bucket, {aggregate} as value, max(at) as newest
+              from (select *, date_bin(make_interval(secs => {step}), at, 'epoch') as bucket
+                      from points) placed_in_time
+             group by {keys}, bucket),
          series as (
             select *, max(newest) over (partition by {keys}) as latest,
                    row_number() over (partition by {keys} order by bucket desc) as age,

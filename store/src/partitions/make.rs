@@ -206,10 +206,15 @@ impl New {
         if let Some(timeout) = timeout {
             sqlx::query(timeout).execute(&mut *transaction).await?;
         }
-        let is_there: bool = sqlx::query_scalar("select to_regclass($1) is not null")
-            .bind(&self.name)
-            .fetch_one(&mut *transaction)
-            .await?;
+        // `to_regclass` may still not know of a table that was made while the lock was waited for.
+        let is_there: bool = sqlx::query_scalar(
+            "select exists (select from pg_class c join pg_class parent using (relnamespace)
+                             where c.relname = $1 and parent.oid = to_regclass($2))",
+        )
+        .bind(&self.name)
+        .bind(self.table.table())
+        .fetch_one(&mut *transaction)
+        .await?;
         if !is_there {
             run(&mut transaction, &self.statements(proof)).await?;
         }
