@@ -151,7 +151,7 @@ impl From<Bound> for StoreError {
 }
 
 impl StoreError {
-    /// What a log may hold of the cause; see [`cause_for_log`].
+    /// What a log may hold of the cause; see `cause_for_log`.
     pub fn for_log(&self) -> String {
         match self {
             Self::Overloaded { .. }
