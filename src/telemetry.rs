@@ -6,8 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, LogFormat};
 
-/// sqlx repeats Postgres' notices, such as that a table is there already.
-const DEFAULT_FILTER: &str = "info,sqlx=warn";
+/// sqlx repeats Postgres' notices, such as that a table is there already, and warns for each pool of a
+/// password file that it may not read, which root's is once root is left.
+const DEFAULT_FILTER: &str = "info,sqlx=warn,sqlx_postgres::options::pgpass=error";
 
 /// Writes log lines to standard error from now on; `RUST_LOG` chooses which (default `info`).
 pub fn init(format: LogFormat) {
