@@ -259,6 +259,20 @@ pub(crate) fn skip(why: &str) {
     eprintln!("{why}: nothing is tested");
 }
 
+/// Makes Postgres refuse rows of a table with the name `poison`, since no input is known that it refuses. A server
+/// that makes or analyzes partitions meanwhile may end the attempt, which is then made again.
+pub(crate) async fn refuse_poison(connection: &mut PgConnection, table: &str) {
+    let sql = format!("alter table {table} add constraint no_poison check (name <> 'poison')");
+    let began = std::time::Instant::now();
+    while let Err(error) = sqlx::query(AssertSqlSafe(sql.clone()))
+        .execute(&mut *connection)
+        .await
+    {
+        assert!(began.elapsed().as_secs() < 60, "{error}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
 /// A port that nobody listens on.
 pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")

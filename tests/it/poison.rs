@@ -4,17 +4,14 @@ use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::harness::Xtrace;
+use crate::harness::{Xtrace, refuse_poison};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poison_request_fails_alone() {
     let xtrace = Xtrace::start().await;
     let mut connection = xtrace.sql().await;
     // No input is known that gets this far (`hostile::writer` tries them), so the database is made to refuse one.
-    sqlx::query("alter table traces add constraint no_poison check (name <> 'poison')")
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    refuse_poison(&mut connection, "traces").await;
     let requests = (0..60).map(|n| {
         let name = if n % 20 == 7 { "poison" } else { "sound" };
         let body = json!({"trace": {"id": format!("t-{n}"), "name": name}});
@@ -37,10 +34,7 @@ async fn a_poison_request_fails_alone() {
 async fn a_poison_span_fails_alone() {
     let xtrace = Xtrace::start().await;
     let mut connection = xtrace.sql().await;
-    sqlx::query("alter table observations add constraint no_poison check (name <> 'poison')")
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    refuse_poison(&mut connection, "observations").await;
     let spans: Vec<_> = (1..=40)
         .map(|n| {
             json!({"traceId": format!("{:032x}", n / 8 + 1), "spanId": format!("{n:016x}"),

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use xtrace_store::{Store, StoreError, Writer, WriterLimits};
 
 use super::arena::{Arena, succeed};
-use crate::harness::{Xtrace, new_database};
+use crate::harness::{Xtrace, new_database, refuse_poison};
 
 const INGESTION: &str = "/api/public/ingestion";
 
@@ -148,11 +148,7 @@ async fn no_known_input_is_refused_by_the_database() {
 /// Makes Postgres refuse what has this name, since no input is known that it refuses.
 async fn poison(connection: &mut PgConnection) {
     for table in ["traces", "observations"] {
-        let sql = format!("alter table {table} add constraint no_poison check (name <> 'poison')");
-        sqlx::query(sqlx::AssertSqlSafe(sql))
-            .execute(&mut *connection)
-            .await
-            .unwrap();
+        refuse_poison(connection, table).await;
     }
 }
 
