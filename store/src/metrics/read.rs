@@ -17,6 +17,7 @@ pub use super::fold::Fold;
 use super::fold::{Folding, Row};
 use super::sealed::Sealed;
 use super::turns::{self, Turn};
+use crate::reading::Snapshot;
 use crate::{Store, StoreError};
 
 /// Bytes that are evaluated on the thread that serves the request; more go to a thread of their own.
@@ -44,6 +45,40 @@ struct ChunkRow {
     sealed: Sealed,
 }
 
+impl From<ChunkRow> for Row {
+    fn from(row: ChunkRow) -> Self {
+        Self::Chunk {
+            series: row.series_id,
+            first: time::from_utc(row.first_at),
+            sealed: row.sealed,
+        }
+    }
+}
+
+/// Sends the blocks of the shards that series are in.
+async fn send_blocks<F: Fold>(
+    snapshot: &mut Snapshot,
+    worker: &mut Worker<'_, F>,
+    project: &ProjectId,
+    ids: &[SeriesId],
+    range: Range,
+) -> Result<(), StoreError> {
+    let shards: HashSet<i16> = ids.iter().map(|id| shard_of(*id)).collect();
+    let mut rows = sqlx::query_as::<_, Sealed>(
+        "select format, checksum, data from metric_blocks
+          where project_id = $1 and shard = any($2) and first_at <= $3 and last_at >= $4 order by id",
+    )
+    .bind(project.as_str())
+    .bind(shards.into_iter().collect::<Vec<_>>())
+    .bind(range.1)
+    .bind(range.0)
+    .fetch(snapshot.connection());
+    while let Some(sealed) = rows.try_next().await? {
+        worker.send(Row::Block(sealed)).await?;
+    }
+    Ok(())
+}
+
 /// Hands over the points of each series in order of time, series by series.
 pub async fn points<F: Fold>(
     store: &Store,
@@ -58,21 +93,7 @@ pub async fn points<F: Fold>(
     let folding = Folding::new(fold, series, micros);
     let mut worker = Worker::new(project, folding, deadline);
     for ids in groups(snapshot.connection(), project, series, range).await? {
-        let shards: HashSet<i16> = ids.iter().map(|id| shard_of(*id)).collect();
-        let shards: Vec<i16> = shards.into_iter().collect();
-        let mut rows = sqlx::query_as::<_, Sealed>(
-            "select format, checksum, data from metric_blocks
-              where project_id = $1 and shard = any($2) and first_at <= $3 and last_at >= $4 order by id",
-        )
-        .bind(project.as_str())
-        .bind(&shards)
-        .bind(range.1)
-        .bind(range.0)
-        .fetch(snapshot.connection());
-        while let Some(sealed) = rows.try_next().await? {
-            worker.send(Row::Block(sealed)).await?;
-        }
-        drop(rows);
+        send_blocks(&mut snapshot, &mut worker, project, &ids, range).await?;
         let mut rows = sqlx::query_as::<_, ChunkRow>(
             "select series_id, first_at, format, checksum, data from metric_chunks
               where project_id = $1 and series_id = any($2) and first_at between $3 and $4 and last_at >= $5
@@ -85,14 +106,7 @@ pub async fn points<F: Fold>(
         .bind(range.0)
         .fetch(snapshot.connection());
         while let Some(row) = rows.try_next().await? {
-            let first = time::from_utc(row.first_at);
-            let (series, sealed) = (row.series_id, row.sealed);
-            let row = Row::Chunk {
-                series,
-                first,
-                sealed,
-            };
-            worker.send(row).await?;
+            worker.send(row.into()).await?;
         }
         drop(rows);
         worker.send(Row::End).await?;
@@ -290,20 +304,7 @@ pub(super) async fn newest(
     let folding = Folding::new(Newest { known }, series, micros);
     let mut worker = Worker::new(project, folding, deadline);
     for ids in groups(snapshot.connection(), project, series, range).await? {
-        let shards: HashSet<i16> = ids.iter().map(|id| shard_of(*id)).collect();
-        let mut rows = sqlx::query_as::<_, Sealed>(
-            "select format, checksum, data from metric_blocks
-              where project_id = $1 and shard = any($2) and first_at <= $3 and last_at >= $4 order by id",
-        )
-        .bind(project.as_str())
-        .bind(shards.into_iter().collect::<Vec<_>>())
-        .bind(range.1)
-        .bind(range.0)
-        .fetch(snapshot.connection());
-        while let Some(sealed) = rows.try_next().await? {
-            worker.send(Row::Block(sealed)).await?;
-        }
-        drop(rows);
+        send_blocks(&mut snapshot, &mut worker, project, &ids, range).await?;
         // Those that reach beyond its end may have no point in it.
         let mut rows = sqlx::query_as::<_, ChunkRow>(
             "select series_id, first_at, format, checksum, data from metric_chunks
@@ -316,15 +317,7 @@ pub(super) async fn newest(
         .bind(range.1)
         .fetch(snapshot.connection());
         while let Some(row) = rows.try_next().await? {
-            let first = time::from_utc(row.first_at);
-            let (series, sealed) = (row.series_id, row.sealed);
-            worker
-                .send(Row::Chunk {
-                    series,
-                    first,
-                    sealed,
-                })
-                .await?;
+            worker.send(row.into()).await?;
         }
         drop(rows);
         worker.send(Row::End).await?;
