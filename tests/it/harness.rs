@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::sync::OnceCell;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::{OnceCell, watch};
 use xtrace::config::{Cli, Command};
 use xtrace::embedded_postgres::EmbeddedPostgres;
 use xtrace::server::Server;
@@ -216,11 +219,11 @@ impl SeparateXtrace {
     }
 
     pub(crate) async fn wait_until_ready(&self) {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let ask = || self.http.get(format!("{}/readyz", self.url)).send();
         while !ask().await.is_ok_and(|answer| answer.status() == 200) {
             assert!(began.elapsed().as_secs() < 60, "not ready after a minute");
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -263,14 +266,77 @@ pub(crate) fn skip(why: &str) {
 /// that makes or analyzes partitions meanwhile may end the attempt, which is then made again.
 pub(crate) async fn refuse_poison(connection: &mut PgConnection, table: &str) {
     let sql = format!("alter table {table} add constraint no_poison check (name <> 'poison')");
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     while let Err(error) = sqlx::query(AssertSqlSafe(sql.clone()))
         .execute(&mut *connection)
         .await
     {
         assert!(began.elapsed().as_secs() < 60, "{error}");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Waits until nothing of the projects that fit the condition is left to be taken up into sums.
+pub(crate) async fn until_summed_up(
+    connection: &mut PgConnection,
+    condition: &str,
+    patience: Duration,
+) {
+    let sql = format!(
+        "select (select count(*) from usage_dirty where {condition})
+              + (select count(*) from usage_hourly where cost is null and {condition})"
+    );
+    let began = Instant::now();
+    loop {
+        let waiting: i64 = sqlx::query_scalar(AssertSqlSafe(sql.clone()))
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
+        if waiting == 0 {
+            return;
+        }
+        assert!(
+            began.elapsed() < patience,
+            "{waiting} rows wait to be summed up"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The database over TCP, by a relay to the socket that `url` names. Whenever the sender says so, it falls silent:
+/// what is connected then stays so, and nothing passes.
+pub(crate) async fn over_tcp(url: &str) -> (String, watch::Sender<u32>) {
+    let parsed: reqwest::Url = url.parse().unwrap();
+    let mut parameters = parsed.query_pairs();
+    let (_, dir) = parameters.find(|(name, _)| name == "host").unwrap();
+    let socket = format!("{dir}/.s.PGSQL.5432");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (silences, heard) = watch::channel(0);
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            let (socket, mut heard) = (socket.clone(), heard.clone());
+            heard.mark_unchanged();
+            tokio::spawn(async move {
+                let mut unix = UnixStream::connect(&socket).await.unwrap();
+                let silenced = async {
+                    // Without a sender it never falls silent.
+                    if heard.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                };
+                tokio::select! {
+                    _ = copy_bidirectional(&mut tcp, &mut unix) => {}
+                    () = silenced => std::future::pending().await,
+                }
+            });
+        }
+    });
+    let path = parsed.path();
+    (
+        format!("postgres://xtrace@{address}{path}?sslmode=disable"),
+        silences,
+    )
 }
 
 /// A port that nobody listens on.

@@ -14,7 +14,9 @@ use xtrace::embedded_postgres::EmbeddedPostgres;
 use xtrace_model::ProjectId;
 use xtrace_store::{Options, Store, keys, projects};
 
-use crate::harness::{Keys, SeparateXtrace, TOKEN, free_port, is_long, temp_dir, watch};
+use crate::harness::{
+    Keys, SeparateXtrace, TOKEN, free_port, is_long, temp_dir, until_summed_up, watch,
+};
 use crate::hostile::arena::repeated;
 use crate::load::Load;
 use crate::process::kill;
@@ -151,21 +153,7 @@ async fn attacker(database_url: &str) -> Keys {
 /// Sums by hour against sums of the rows, once no hour is left to be summed up.
 async fn assert_sums_are_those_of_the_rows(database_url: &str) {
     let mut connection = PgConnection::connect(database_url).await.unwrap();
-    let began = Instant::now();
-    loop {
-        let dirty: i64 = sqlx::query_scalar("select count(*) from usage_dirty")
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
-        if dirty == 0 {
-            break;
-        }
-        assert!(
-            began.elapsed() < Duration::from_mins(10),
-            "{dirty} hours stay dirty"
-        );
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    until_summed_up(&mut connection, "true", Duration::from_mins(10)).await;
     let sums = async |statement: &'static str, connection: &mut PgConnection| {
         let sums: Vec<(String, i64, i64, i64)> = sqlx::query_as(statement)
             .fetch_all(connection)

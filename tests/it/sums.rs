@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::harness::Xtrace;
+use crate::harness::{Xtrace, until_summed_up};
 
 /// Held, the worker takes nothing up: changes stay apart from the sums.
 pub(crate) struct Held(PgConnection);
@@ -34,25 +34,8 @@ impl Held {
 
 /// Waits until the sums hold everything, but what is of that project.
 pub(crate) async fn settle(connection: &mut PgConnection, but: &str) {
-    let began = Instant::now();
-    loop {
-        let waiting: i64 = sqlx::query_scalar(
-            "select (select count(*) from usage_dirty where project_id <> $1)
-                  + (select count(*) from usage_hourly where project_id <> $1 and cost is null)",
-        )
-        .bind(but)
-        .fetch_one(&mut *connection)
-        .await
-        .unwrap();
-        if waiting == 0 {
-            return;
-        }
-        assert!(
-            began.elapsed() < Duration::from_mins(3),
-            "{waiting} rows wait"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let condition = format!("project_id <> '{but}'");
+    until_summed_up(connection, &condition, Duration::from_mins(3)).await;
 }
 
 async fn daily(xtrace: &Xtrace, query: &str) -> Value {

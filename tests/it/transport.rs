@@ -1,32 +1,8 @@
 //! A database over TCP gets rows another way than one on a socket; the rows are the same.
 
 use serde_json::{Value, json};
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, UnixStream};
 
-use crate::harness::{Xtrace, new_database};
-
-/// The same database through TCP: a relay to the socket that `url` names.
-async fn over_tcp(url: &str) -> String {
-    let parsed: reqwest::Url = url.parse().unwrap();
-    let (_, dir) = parsed
-        .query_pairs()
-        .find(|(name, _)| name == "host")
-        .unwrap();
-    let socket = format!("{dir}/.s.PGSQL.5432");
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut tcp, _)) = listener.accept().await {
-            let mut unix = UnixStream::connect(&socket).await.unwrap();
-            tokio::spawn(async move { copy_bidirectional(&mut tcp, &mut unix).await });
-        }
-    });
-    format!(
-        "postgres://xtrace@{address}{}?sslmode=disable",
-        parsed.path()
-    )
-}
+use crate::harness::{Xtrace, new_database, over_tcp};
 
 async fn rows(xtrace: &Xtrace) -> Vec<Value> {
     let mut connection = xtrace.sql().await;
@@ -51,7 +27,7 @@ async fn rows(xtrace: &Xtrace) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_are_the_same_over_tcp_and_over_a_socket() {
     let on_socket = Xtrace::start().await;
-    let tcp_url = over_tcp(&new_database().await).await;
+    let (tcp_url, _) = over_tcp(&new_database().await).await;
     let on_tcp = Xtrace::start_on(&tcp_url, &[]).await;
     let trace = json!({"id": "t", "timestamp": "2026-01-15T10:00:00Z", "name": "n", "public": true,
         "tags": ["a \"quoted\" one", "comma, brace }", "ü"], "metadata": {"k": [1, {"n": null}]},

@@ -1,13 +1,13 @@
 //! Sums are those of the rows, before and after they are written down, late and changed rows included;
 //! counts are exact where they say so.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 use xtrace_store::{Retention, maintenance};
 
-use crate::harness::Xtrace;
+use crate::harness::{Xtrace, until_summed_up};
 
 fn generation(id: &str, trace: &str, start: &str, model: &str, tokens: u32) -> Value {
     json!({"id": id, "traceId": trace, "type": "GENERATION", "startTime": start, "model": model,
@@ -25,21 +25,7 @@ async fn daily(xtrace: &Xtrace, query: &str) -> Value {
 /// Waits until no hour is left to be summed up.
 async fn settled(xtrace: &Xtrace) {
     let mut connection = xtrace.sql().await;
-    let began = Instant::now();
-    loop {
-        let dirty: i64 = sqlx::query_scalar("select count(*) from usage_dirty")
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
-        if dirty == 0 {
-            return;
-        }
-        assert!(
-            began.elapsed() < Duration::from_mins(1),
-            "{dirty} hours stay dirty"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until_summed_up(&mut connection, "true", Duration::from_mins(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

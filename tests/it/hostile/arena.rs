@@ -12,7 +12,7 @@ use sqlx::{Connection, PgConnection};
 use xtrace_model::ProjectId;
 use xtrace_store::{Options, Store, keys, projects};
 
-use crate::harness::{Keys, SeparateXtrace, answer, is_long, new_database};
+use crate::harness::{Keys, SeparateXtrace, answer, is_long, new_database, until_summed_up};
 
 /// Promised for the neighbour's small writes while anybody else does anything.
 const WRITE_P99_MAX: Duration = Duration::from_millis(200);
@@ -137,23 +137,8 @@ impl Arena {
     pub(crate) async fn assert_sums_are_right(&self, report: &Report) {
         self.assert_sums(report).await;
         let mut connection = self.sql().await;
-        let began = Instant::now();
-        loop {
-            let dirty: i64 = sqlx::query_scalar(
-                "select count(*) from usage_dirty where project_id = 'neighbour'",
-            )
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
-            if dirty == 0 {
-                break;
-            }
-            assert!(
-                began.elapsed() < Duration::from_mins(2),
-                "{dirty} hours of the neighbour stay dirty"
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let of_neighbour = "project_id = 'neighbour'";
+        until_summed_up(&mut connection, of_neighbour, Duration::from_mins(2)).await;
         self.assert_sums(report).await;
     }
 

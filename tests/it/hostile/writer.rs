@@ -9,13 +9,10 @@ use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, UnixStream};
-use tokio::sync::watch;
 use xtrace_store::{Store, StoreError, Writer, WriterLimits};
 
 use super::arena::{Arena, succeed};
-use crate::harness::{Xtrace, new_database, refuse_poison};
+use crate::harness::{Xtrace, new_database, over_tcp, refuse_poison};
 
 const INGESTION: &str = "/api/public/ingestion";
 
@@ -404,40 +401,9 @@ async fn counts_and_costs_of_any_size_add_up() {
     arena.assert_sums_are_right(&report).await;
 }
 
-/// The database over TCP, by a relay that can fall silent: what is connected then stays so, and nothing passes.
-async fn over_a_line(url: &str) -> (String, watch::Sender<u32>) {
-    let parsed: reqwest::Url = url.parse().unwrap();
-    let (_, dir) = parsed
-        .query_pairs()
-        .find(|(name, _)| name == "host")
-        .unwrap();
-    let socket = format!("{dir}/.s.PGSQL.5432");
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (silences, heard) = watch::channel(0);
-    tokio::spawn(async move {
-        while let Ok((mut tcp, _)) = listener.accept().await {
-            let (socket, mut heard) = (socket.clone(), heard.clone());
-            heard.mark_unchanged();
-            tokio::spawn(async move {
-                let mut unix = UnixStream::connect(&socket).await.unwrap();
-                tokio::select! {
-                    _ = copy_bidirectional(&mut tcp, &mut unix) => {}
-                    _ = heard.changed() => std::future::pending().await,
-                }
-            });
-        }
-    });
-    let url = format!(
-        "postgres://postgres@{address}{}?sslmode=disable",
-        parsed.path()
-    );
-    (url, silences)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_falls_silent_is_connected_to_again() {
-    let (url, silences) = over_a_line(&new_database().await).await;
+    let (url, silences) = over_tcp(&new_database().await).await;
     let xtrace = Xtrace::start_on(&url, &[]).await;
     let write = |id: String| {
         let body = json!({"trace": {"id": id}});

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::metrics::{V1, V2, ask, fill, metric, question, rows};
 use super::{event, ingest};
-use crate::harness::Xtrace;
+use crate::harness::{Xtrace, until_summed_up};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn questions_that_make_no_sense_are_refused() {
@@ -246,16 +246,7 @@ async fn sums_by_day_are_those_of_the_rows() {
 /// The worker sums up once a second.
 async fn until_clean(xtrace: &Xtrace) {
     let mut sql = xtrace.sql().await;
-    let began = std::time::Instant::now();
-    while sqlx::query_scalar::<_, i64>("select count(*) from usage_dirty")
-        .fetch_one(&mut sql)
-        .await
-        .unwrap()
-        > 0
-    {
-        assert!(began.elapsed().as_secs() < 60, "hours stay dirty");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    until_summed_up(&mut sql, "true", std::time::Duration::from_mins(1)).await;
 }
 
 /// An hour of more than a thousand different durations keeps rounded ones.
