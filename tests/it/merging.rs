@@ -77,7 +77,7 @@ async fn send(xtrace: &Xtrace, project: &str, requests: &[Vec<Value>]) {
 async fn rows(xtrace: &Xtrace, project: &str) -> Vec<String> {
     let mut connection = xtrace.sql().await;
     let mut all = Vec::new();
-    for table in ["traces", "observations"] {
+    for table in ["traces", "observations", "scores"] {
         let sql = format!(
             "select (to_jsonb(r) - 'project_id' - 'created_at' - 'updated_at' - 'merge_state')::text as row
                from {table} r where project_id = $1 order by id"
@@ -119,6 +119,85 @@ async fn the_order_of_arrival_does_not_matter() {
             let found = rows(&xtrace, &format!("{case}-{other}")).await;
             assert_eq!(expected, found, "{other}: {}", json!(spans));
         }
+    }
+}
+
+/// Attributes that are mapped to a field each, to metadata or to nothing.
+const SINGLE_ATTRIBUTES: [&str; 18] = [
+    "langfuse.trace.name",
+    "user.id",
+    "session.id",
+    "langfuse.trace.input",
+    "langfuse.trace.metadata.key",
+    "langfuse.observation.metadata.key",
+    "langfuse.observation.input",
+    "langfuse.observation.level",
+    "langfuse.environment",
+    "langfuse.release",
+    "langfuse.version",
+    "gen_ai.tool.definitions",
+    "gen_ai.request.model",
+    "gen_ai.usage.input_tokens",
+    "langfuse.experiment.name",
+    "traceloop.association.properties.key",
+    "ai.telemetry.metadata.key",
+    "other",
+];
+
+/// Versions of a span that start and end together are told apart by everything that they say.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_that_differ_in_one_thing_only_are_ordered_by_it() {
+    let xtrace = Xtrace::start().await;
+    let attribute = |key: &str, value: &str| json!({"attributes": [{"key": key, "value": {"stringValue": value}}]});
+    let evaluation = |score: f64| {
+        json!({"events": [{"name": "gen_ai.evaluation.result", "timeUnixNano": "1768471200000000001",
+            "attributes": [
+                {"key": "gen_ai.evaluation.name", "value": {"stringValue": "quality"}},
+                {"key": "gen_ai.evaluation.score.value", "value": {"doubleValue": score}}]}]})
+    };
+    let mut pairs: Vec<(String, [Value; 2])> = SINGLE_ATTRIBUTES
+        .iter()
+        .map(|key| {
+            (
+                (*key).to_owned(),
+                ["1", "2"].map(|value| attribute(key, value)),
+            )
+        })
+        .collect();
+    let parents = ["00000000000000fe", "00000000000000ff"];
+    pairs.push((
+        "parent".to_owned(),
+        parents.map(|id| json!({"parentSpanId": id})),
+    ));
+    pairs.push((
+        "name".to_owned(),
+        ["a", "b"].map(|name| json!({"name": name})),
+    ));
+    pairs.push((
+        "status".to_owned(),
+        [1, 2].map(|code| json!({"status": {"code": code}})),
+    ));
+    pairs.push(("evaluation".to_owned(), [0.25, 0.5].map(evaluation)));
+    for (number, (what, versions)) in pairs.into_iter().enumerate() {
+        let versions = versions.map(|version| {
+            let mut span = json!({"traceId": "0000000000000000000000000000000a",
+                "spanId": "0000000000000001", "name": "n",
+                "startTimeUnixNano": "1768471200000000000", "endTimeUnixNano": "1768471200000001000"});
+            span.as_object_mut()
+                .unwrap()
+                .extend(version.as_object().unwrap().clone());
+            vec![span]
+        });
+        let mut backwards = versions.clone();
+        backwards.reverse();
+        let (one, other) = (format!("{number}-forwards"), format!("{number}-backwards"));
+        send(&xtrace, &one, &versions).await;
+        send(&xtrace, &other, &backwards).await;
+        assert_eq!(
+            rows(&xtrace, &one).await,
+            rows(&xtrace, &other).await,
+            "{what}"
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Range;
+use std::hash::{Hash, Hasher};
 use std::ops::Bound;
 
 use base64::Engine;
@@ -9,6 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Number, Value};
 use xtrace_model::json;
 use xtrace_model::text::{cut_bytes, without_nul};
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::content_keys;
 use crate::receivers::otlp::wire::{AnyValue, KeyValue};
@@ -133,6 +135,13 @@ impl Attributes {
     /// All keys and values.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.values.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// Tells versions of one thing apart by all that their attributes say.
+    pub(super) fn content_hash(&self) -> u64 {
+        let mut hasher = Xxh3Default::new();
+        self.values.hash(&mut hasher);
+        hasher.finish()
     }
 
     /// As a JSON object.

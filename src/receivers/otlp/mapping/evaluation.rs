@@ -111,8 +111,10 @@ fn score(attributes: &Attributes, keys: &Keys<'_>, judged: Judged<'_>) -> Option
             .map(|label| ScoreValue::Categorical(label, 0.0))
     })?;
     let sent = time::from_unix_nanos(judged.time_unix_nano);
-    let stamp = Stamp::latest(RANK_EXPLICIT, sent, 0);
-    let first = Stamp::earliest(RANK_EXPLICIT, sent, 0);
+    // Evaluations of one name and time are one score, whose versions only their content tells apart.
+    let content = attributes.content_hash();
+    let stamp = Stamp::latest(RANK_EXPLICIT, sent, 0).of_version(0, content);
+    let first = Stamp::earliest(RANK_EXPLICIT, sent, 0).of_version(0, content);
     let mut score = Score::new(id(&name, judged));
     let subject = Subject::Trace {
         trace_id: judged.trace.as_str().to_owned(),

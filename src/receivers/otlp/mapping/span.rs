@@ -1,7 +1,7 @@
 //! One span as an observation and as a part of its trace. The stamps chosen here are the rules of
 //! precedence between spans, and between versions of a span.
 
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 
 use serde_json::{Map, Value};
 use xtrace_model::observation::{Kind, Level};
@@ -78,7 +78,7 @@ impl<'a> SpanMapping<'a> {
             events: &events,
         };
         let otel = leftovers::to_json(span, rest, context);
-        let hash = content_hash(&otel, &name, &sides, &metadata);
+        let hash = content_hash(&[&otel, &name], ids.parent.as_deref(), &attributes, &sides);
         let root = RootClass::of(&attributes, ids.parent.is_some());
         Self {
             context,
@@ -374,17 +374,22 @@ fn observation_name(attributes: &Attributes, span_name: &str, kind: Kind) -> Str
     cut(Some(name)).unwrap_or_default()
 }
 
-/// Of all that the span says, for versions that end at the same time.
-fn content_hash(otel: &str, name: &str, sides: &Sides, metadata: &Map<String, Value>) -> u64 {
+/// Of everything that decides what a span is mapped to, for versions that start and end at the same times: two
+/// that differ only in what this leaves out would be kept in their order of arrival.
+///
+/// What is left over holds the resource, the scope and the events, but not every attribute.
+fn content_hash(
+    texts: &[&str],
+    parent: Option<&str>,
+    attributes: &Attributes,
+    sides: &Sides,
+) -> u64 {
     let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
-    (otel, name).hash(&mut hasher);
+    (texts, parent, attributes.content_hash()).hash(&mut hasher);
     for side in [&sides.input, &sides.output] {
         side.as_ref().map(|side| &side.text).hash(&mut hasher);
     }
-    for (key, value) in metadata {
-        (key, value.to_string()).hash(&mut hasher);
-    }
-    hasher.digest()
+    hasher.finish()
 }
 
 fn storable(metadata: Map<String, Value>) -> Value {
