@@ -1,10 +1,10 @@
-//! Commands that look after keys and prices, beside a running server or without one.
+//! Commands that look after keys, prices and deleted projects, beside a running server or without one.
 
 use anyhow::bail;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use xtrace_model::ProjectId;
 use xtrace_store::keys::{self, NewKey};
-use xtrace_store::{Options, Store, projects, writer};
+use xtrace_store::{Options, Store, erasure, projects, writer};
 
 use crate::config::{DatabaseConfig, KeyPair, KeysCommand, RepriceConfig};
 use crate::embedded_postgres::EmbeddedPostgres;
@@ -146,6 +146,29 @@ async fn list(store: &Store, project: Option<&ProjectId>) -> anyhow::Result<Stri
         let columns = columns.map(|text| text.escape_debug().to_string());
         said.push_str(&columns.join("\t"));
         said.push('\n');
+    }
+    Ok(said)
+}
+
+/// `xtrace erasures`; returns what is to be printed.
+pub async fn erasures(config: &DatabaseConfig) -> anyhow::Result<String> {
+    let session = Session::open(config, Use::Migrated).await?;
+    let found = erasure::list(&session.store).await;
+    session.close().await;
+    let mut said = String::from("PROJECT\tNAME\tASKED\tFINISHED\tDELETED ROWS\n");
+    let second = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+    for erasure in found? {
+        let columns = [
+            erasure.id,
+            erasure.name.unwrap_or_default(),
+            second(erasure.asked_at),
+            erasure
+                .finished_at
+                .map_or_else(|| "not yet".to_owned(), second),
+        ];
+        let columns = columns.map(|text| text.escape_debug().to_string());
+        let line = format!("{}\t{}\n", columns.join("\t"), erasure.counts);
+        said.push_str(&line);
     }
     Ok(said)
 }

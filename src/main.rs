@@ -40,6 +40,10 @@ fn run(command: Command) -> anyhow::Result<()> {
                 print(&commands::reprice(config).await?);
                 Ok(())
             }
+            Command::Erasures(config) => {
+                print(&commands::erasures(&config).await?);
+                Ok(())
+            }
             Command::Version => {
                 print(concat!("xtrace ", env!("CARGO_PKG_VERSION"), "\n"));
                 Ok(())

@@ -8,7 +8,7 @@ use tower_http::cors::CorsLayer;
 use xtrace_compat::Compat;
 
 use crate::api::error::ApiError;
-use crate::api::{logs, metrics, service};
+use crate::api::{erasures, logs, metrics, service};
 use crate::gateway::Gateway;
 use crate::receivers::{langfuse, native, otlp};
 use crate::{auth, browsers, cors, dialect, limits, reads, request_id, self_metrics};
@@ -26,6 +26,7 @@ pub fn router(gateway: Gateway, cors: CorsLayer) -> Router {
             "/api/internal/rate_limit_stats",
             get(service::rate_limit_stats),
         )
+        .route("/api/internal/erasures", get(erasures::list))
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed });
     let compat = Compat::new(
         gateway.store.clone(),

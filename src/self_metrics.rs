@@ -75,6 +75,7 @@ const GAUGES: &[(&str, &str)] = &[
         "xtrace_metric_rows_set_aside",
         "Blocks and chunks that can't be read and are kept",
     ),
+    ("xtrace_erasures", "Projects that are being deleted"),
     ("xtrace_connections", "Connections that are open"),
     ("xtrace_queue_bytes", "Bytes that wait or are being written"),
     ("xtrace_queue_rows", "Rows that wait or are being written"),

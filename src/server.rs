@@ -14,8 +14,8 @@ use xtrace_model::ProjectId;
 use xtrace_store::background::{Background, Limits, Loop};
 use xtrace_store::configured_keys::{Configured, configure};
 use xtrace_store::{
-    Options, Retention, Store, Unusable, Writer, WriterLimits, keys, maintenance, metrics,
-    projects, usage,
+    Options, Retention, Store, StoreError, Unusable, Writer, WriterLimits, keys, maintenance,
+    metrics, projects, usage,
 };
 
 use crate::auth::Authenticator;
@@ -369,8 +369,19 @@ impl Preparation {
     async fn once(&self) -> Result<(), Unusable> {
         self.store.migrate().await?;
         let now = Utc::now();
-        projects::ensure(&self.store, &self.project, now).await?;
-        self.open_pair().await
+        match projects::ensure(&self.store, &self.project, now).await {
+            Ok(()) => self.open_pair().await,
+            // It goes on to be deleted by this process, and nothing opens it.
+            Err(StoreError::ProjectGone) => {
+                tracing::warn!(
+                    "the default project {} is being deleted: its token and keys open nothing until that is \
+                     done and xtrace is started again; or set DEFAULT_PROJECT_ID to another one",
+                    self.project
+                );
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Opens the configured pair, and says which pairs open the project.

@@ -7,9 +7,9 @@ use chrono::Utc;
 use serde_json::{Map, Value, json};
 use xtrace_model::caller::Scopes;
 use xtrace_model::{ProjectId, json as rules, time};
-use xtrace_store::Store;
 use xtrace_store::keys::{self, ApiKeySummary, NewKey};
-use xtrace_store::projects::{self, Project as StoredProject};
+use xtrace_store::projects::{self, NameTaken, Project as StoredProject};
+use xtrace_store::{Store, erasure};
 
 use crate::auth::Admin;
 use crate::body::{JsonBody, Object};
@@ -67,7 +67,8 @@ pub(crate) async fn create_project(
         traces_retention_days: None,
         metrics_retention_days: None,
     };
-    let project = put(&store, project, Object::of_body(&body)?).await?;
+    let project = changed(project, Object::of_body(&body)?)?;
+    written(projects::add(&store, &project).await?)?;
     Ok((StatusCode::CREATED, Json(view(&project))))
 }
 
@@ -80,15 +81,13 @@ pub(crate) async fn update_project(
 ) -> Result<Json<Value>, CompatError> {
     let (_, mut project) = stored(&store, &id).await?;
     project.updated_at = Utc::now();
-    let project = put(&store, project, Object::of_body(&body)?).await?;
+    let project = changed(project, Object::of_body(&body)?)?;
+    written(projects::put(&store, &project).await?)?;
     Ok(Json(view(&project)))
 }
 
-async fn put(
-    store: &Store,
-    mut project: StoredProject,
-    body: Object<'_>,
-) -> Result<StoredProject, CompatError> {
+/// The project as the body wants it.
+fn changed(mut project: StoredProject, body: Object<'_>) -> Result<StoredProject, CompatError> {
     let name = body
         .get("name")
         .and_then(Value::as_str)
@@ -107,12 +106,12 @@ async fn put(
     if let Some(sent) = body.sent("metadata") {
         project.metadata = Value::Object(metadata(sent)?);
     }
-    match projects::put(store, &project).await? {
-        Ok(()) => Ok(project),
-        Err(_) => Err(CompatError::Conflict(
-            "A project with this name already exists".to_owned(),
-        )),
-    }
+    Ok(project)
+}
+
+fn written(outcome: Result<(), NameTaken>) -> Result<(), CompatError> {
+    let taken = |_| CompatError::Conflict("A project with this name already exists".to_owned());
+    outcome.map_err(taken)
 }
 
 /// Days to keep, if they were sent; 0 is as long as the service keeps.
@@ -145,24 +144,23 @@ fn metadata(sent: &Value) -> Result<Map<String, Value>, CompatError> {
     }
 }
 
-/// `DELETE /projects/{id}`: its keys end at once, its rows after the answer.
+/// `DELETE /projects/{id}`: from the answer on its keys open nothing and nothing is stored for it; its rows go
+/// after that. To ask for it again while they do is no fault.
 pub(crate) async fn delete_project(
     State(store): State<Store>,
     Admin(caller): Admin,
     PathId(id): PathId,
 ) -> Result<(StatusCode, Json<Value>), CompatError> {
-    let (id, _) = stored(&store, &id).await?;
+    let missing = || CompatError::NotFound("Project not found".to_owned());
+    let id = ProjectId::parse(&id).map_err(|_| missing())?;
     if id == caller.project {
         return Err(bad(
             "This project is the one of the credentials that were sent; use those of another one",
         ));
     }
-    projects::shut(&store, &id).await?;
-    tokio::spawn(async move {
-        if let Err(error) = projects::delete(&store, &id).await {
-            tracing::error!(%error, project = %id, "a project was shut but not all of it is deleted; delete it again");
-        }
-    });
+    if !erasure::ask(&store, &id, Utc::now()).await? {
+        return Err(missing());
+    }
     let message = "Project deletion has been initiated and is being processed asynchronously";
     Ok((
         StatusCode::ACCEPTED,

@@ -216,6 +216,11 @@ fn store_parts(error: &StoreError) -> (StatusCode, Value) {
             "The query took too long. Narrow the time range or add filters.",
             "Request timed out",
         ),
+        StoreError::ProjectGone => named(
+            StatusCode::NOT_FOUND,
+            &error.to_string(),
+            "LangfuseNotFoundError",
+        ),
         StoreError::TooBroad(_) => named(
             StatusCode::UNPROCESSABLE_ENTITY,
             &error.to_string(),

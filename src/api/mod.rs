@@ -1,5 +1,6 @@
 //! The native API's reads and service endpoints.
 
+pub mod erasures;
 pub mod error;
 pub mod logs;
 pub mod metrics;

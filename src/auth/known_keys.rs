@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
-use xtrace_model::AuthFailure;
+use xtrace_model::{AuthFailure, ProjectId};
 use xtrace_store::keys::{self, ApiKey};
-use xtrace_store::{Store, StoreError};
+use xtrace_store::{Store, StoreError, projects};
 
 use crate::seldom::Seldom;
 
@@ -38,6 +38,8 @@ struct Remembered {
     changes: u64,
     keys: HashMap<Name, (Instant, ApiKey)>,
     absent: HashMap<Name, Instant>,
+    /// When it was last asked whether the default project is open, and what was answered.
+    is_open: Option<(Instant, bool)>,
 }
 
 /// What is remembered of a public key.
@@ -123,6 +125,30 @@ impl KnownKeys {
                 old.map(Some).ok_or(AuthFailure::Unavailable)
             }
         }
+    }
+
+    /// Whether the default project is there and not being deleted. The token that opens it needs no database to be
+    /// known by, so that one which does not answer changes nothing: writers ask again, in their transactions.
+    pub(super) async fn is_open(&self, project: &ProjectId) -> bool {
+        let known = {
+            let mut remembered = self.remembered();
+            let (asked, known) = remembered.is_open.unzip();
+            if asked.is_some_and(|asked| asked.elapsed() < TTL) {
+                return known.unwrap_or(true);
+            }
+            // One request in a second asks; those beside it take the last answer.
+            remembered.is_open = Some((Instant::now(), known.unwrap_or(true)));
+            known.unwrap_or(true)
+        };
+        let changes = self.store.key_changes();
+        let Ok(is_open) = projects::is_open(&self.store, project).await else {
+            return known;
+        };
+        let mut remembered = self.remembered();
+        if remembered.changes == changes {
+            remembered.is_open = Some((Instant::now(), is_open));
+        }
+        is_open
     }
 
     async fn ask(&self, public: &str) -> Result<Option<ApiKey>, StoreError> {

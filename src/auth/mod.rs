@@ -119,6 +119,10 @@ impl Authenticator {
             ),
         ];
         if let Some((_, credential, scopes)) = known.into_iter().find(|(is_it, ..)| *is_it) {
+            // Administrators are not of a project.
+            if !scopes.admin && !self.keys.is_open(&self.default_project).await {
+                return Err(AuthFailure::UnknownToken);
+            }
             return Ok(Caller {
                 project: self.default_project.clone(),
                 credential: credential.to_owned(),

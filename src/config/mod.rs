@@ -72,6 +72,8 @@ pub enum Command {
     Keys(KeysCommand),
     /// Compute the costs of stored observations anew, after prices changed.
     Reprice(RepriceConfig),
+    /// Print which projects were deleted, or are being, and how many rows went from each table.
+    Erasures(DatabaseConfig),
     /// Print the version.
     Version,
 }
@@ -253,7 +255,7 @@ impl Command {
     pub(crate) fn database_mut(&mut self) -> Option<(&mut DatabaseConfig, Option<String>)> {
         let database = match self {
             Self::Serve(config) => &mut config.database,
-            Self::Migrate(database) => database,
+            Self::Migrate(database) | Self::Erasures(database) => database,
             Self::Keys(command) => command.database_mut(),
             Self::Reprice(config) => &mut config.database,
             Self::Healthcheck(_) | Self::Version => return None,
@@ -277,7 +279,7 @@ impl Command {
     fn take_secrets(&mut self) -> Result<(), String> {
         match self {
             Self::Serve(config) => config.take_secrets(),
-            Self::Migrate(database) => database.take_secrets(),
+            Self::Migrate(database) | Self::Erasures(database) => database.take_secrets(),
             Self::Keys(command) => command.database_mut().take_secrets(),
             Self::Reprice(config) => config.database.take_secrets(),
             Self::Healthcheck(_) | Self::Version => Ok(()),

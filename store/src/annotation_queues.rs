@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
+use crate::erasure::fence;
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
 use crate::page::{self, Page, Paged};
 use crate::{Store, StoreError};
@@ -82,6 +83,7 @@ pub async fn add(
     project: &ProjectId,
     queue: &Queue,
 ) -> Result<Result<(), NameTaken>, StoreError> {
+    let mut transaction = fence::begin(store.write(), project).await?;
     let added = sqlx::query(
         "insert into annotation_queues
             (project_id, id, name, description, score_config_ids, created_at, updated_at)
@@ -94,10 +96,10 @@ pub async fn add(
     .bind(&queue.score_config_ids)
     .bind(queue.created_at)
     .bind(queue.updated_at)
-    .execute(store.write())
+    .execute(&mut *transaction)
     .await;
     match added {
-        Ok(_) => Ok(Ok(())),
+        Ok(_) => Ok(Ok(transaction.commit().await?)),
         Err(error) if is_sqlstate(&error, &[UNIQUE_VIOLATION]) => Ok(Err(NameTaken)),
         Err(error) => Err(error.into()),
     }
@@ -144,6 +146,7 @@ pub async fn item(
 
 /// Writes an item, new or changed.
 pub async fn put_item(store: &Store, project: &ProjectId, item: &Item) -> Result<(), StoreError> {
+    let mut transaction = fence::begin(store.write(), project).await?;
     sqlx::query(
         "insert into annotation_queue_items (project_id, id, queue_id, object_type, object_id, status,
                 completed_at, created_at, updated_at)
@@ -160,8 +163,9 @@ pub async fn put_item(store: &Store, project: &ProjectId, item: &Item) -> Result
     .bind(item.completed_at)
     .bind(item.created_at)
     .bind(item.updated_at)
-    .execute(store.write())
+    .execute(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     Ok(())
 }
 

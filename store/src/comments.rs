@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
+use crate::erasure::fence;
 use crate::page::{self, Page, Paged};
 use crate::{Store, StoreError};
 
@@ -63,6 +64,7 @@ pub async fn object_exists(
 
 /// Adds a comment.
 pub async fn add(store: &Store, project: &ProjectId, comment: &Comment) -> Result<(), StoreError> {
+    let mut transaction = fence::begin(store.write(), project).await?;
     sqlx::query(
         "insert into comments (project_id, id, object_type, object_id, content, created_at, updated_at)
          values ($1, $2, $3, $4, $5, $6, $7)",
@@ -74,8 +76,9 @@ pub async fn add(store: &Store, project: &ProjectId, comment: &Comment) -> Resul
     .bind(&comment.content)
     .bind(comment.created_at)
     .bind(comment.updated_at)
-    .execute(store.write())
+    .execute(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     Ok(())
 }
 

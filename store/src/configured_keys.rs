@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use xtrace_model::ProjectId;
 
+use crate::erasure::fence;
 use crate::keys::{display_secret, hash_key_pair};
 use crate::{Store, StoreError};
 
@@ -27,7 +28,7 @@ pub async fn configure(
     (public_key, secret_key): (&str, &str),
     now: DateTime<Utc>,
 ) -> Result<Configured, StoreError> {
-    let mut transaction = store.write().begin().await?;
+    let mut transaction = fence::begin(store.write(), project).await?;
     // Two processes that start together meet here, on the row that the second one waits for.
     let stored: (String, Option<DateTime<Utc>>) = sqlx::query_as(
         "insert into api_keys (public_key, project_id, secret_hash, created_at, id, display_secret, source)

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
+use crate::erasure::fence;
 use crate::page::{self, Page, Paged};
 use crate::{Store, StoreError};
 
@@ -92,7 +93,7 @@ pub async fn add_item(
     run: &Run,
     item: &RunItem,
 ) -> Result<(), StoreError> {
-    let mut transaction = store.write().begin().await?;
+    let mut transaction = fence::begin(store.write(), project).await?;
     sqlx::query(
         "insert into dataset_runs (project_id, id, dataset_id, name, description, metadata, created_at,
                 updated_at)

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
+use crate::erasure::fence;
 use crate::page::{self, Page, Paged};
 use crate::{Store, StoreError};
 
@@ -94,6 +95,7 @@ pub async fn put(
     project: &ProjectId,
     dataset: &Dataset,
 ) -> Result<Dataset, StoreError> {
+    let mut transaction = fence::begin(store.write(), project).await?;
     let sql = format!(
         "insert into datasets as d (project_id, id, name, description, metadata, input_schema,
                 expected_output_schema, created_at, updated_at)
@@ -113,8 +115,9 @@ pub async fn put(
         .bind(&dataset.expected_output_schema)
         .bind(dataset.created_at)
         .bind(dataset.updated_at)
-        .fetch_one(store.write())
+        .fetch_one(&mut *transaction)
         .await?;
+    transaction.commit().await?;
     Ok(written)
 }
 
@@ -235,7 +238,7 @@ pub async fn item(
 
 /// Makes this the newest version of an item.
 pub async fn put_item(store: &Store, project: &ProjectId, item: &Item) -> Result<(), StoreError> {
-    let mut transaction = store.write().begin().await?;
+    let mut transaction = fence::begin(store.write(), project).await?;
     sqlx::query("select pg_advisory_xact_lock(hashtextextended($1 || '/' || $2, 1))")
         .bind(project.as_str())
         .bind(&item.id)

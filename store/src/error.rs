@@ -33,6 +33,9 @@ pub enum StoreError {
     /// The question reaches more than one may; the text says what to narrow.
     #[error("this question is too large: {0}")]
     TooBroad(String),
+    /// The project is being deleted, or there is none: nothing is stored for it, now or later.
+    #[error("this project is being deleted or does not exist; nothing is stored for it")]
+    ProjectGone,
     /// Postgres can't hold a value as it is; sending it again won't help.
     #[error("the database refuses a value")]
     Refused(#[source] sqlx::Error),
@@ -45,6 +48,8 @@ pub enum StoreError {
 pub(crate) const UNIQUE_VIOLATION: &str = "23505";
 
 const CHECK_VIOLATION: &str = "23514";
+/// A table that is not there, or not any more.
+pub(crate) const UNDEFINED_TABLE: &str = "42P01";
 
 /// Whether a row was refused because the partition of its day is being made; it is taken once that is done.
 /// The default partition refuses it by a constraint of that name, or, once the partition is attached, by
@@ -159,6 +164,7 @@ impl StoreError {
             | Self::TooLarge
             | Self::Timeout
             | Self::TooBroad(_)
+            | Self::ProjectGone
             | Self::Unavailable(None) => self.to_string(),
             Self::Unavailable(Some(cause)) | Self::Refused(cause) | Self::Internal(cause) => {
                 cause_for_log(cause)
@@ -175,6 +181,7 @@ impl StoreError {
             Self::Unavailable(_) => "database_unavailable",
             Self::Timeout => "timeout",
             Self::TooBroad(_) => "question_too_large",
+            Self::ProjectGone => "project_gone",
             Self::Refused(_) => "value",
             Self::Internal(_) => "internal",
         }
@@ -192,6 +199,7 @@ impl StoreError {
             Self::TooLarge => Self::TooLarge,
             Self::Timeout => Self::Timeout,
             Self::TooBroad(what) => Self::TooBroad(what.clone()),
+            Self::ProjectGone => Self::ProjectGone,
             Self::Refused(_) | Self::Internal(_) | Self::Unavailable(_) => Self::Unavailable(None),
         }
     }

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use xtrace_model::ProjectId;
 use xtrace_model::caller::Scopes;
 
+use crate::erasure::fence;
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
 use crate::reading::ROWS_MAX;
 use crate::{Store, StoreError};
@@ -86,7 +87,9 @@ pub fn display_secret(secret: &str) -> String {
 /// The key pair of that public key.
 pub async fn find(store: &Store, public_key: &str) -> Result<Option<ApiKey>, StoreError> {
     let key = sqlx::query_as(
-        "select project_id, secret_hash, scopes, expires_at from api_keys where public_key = $1",
+        "select k.project_id, k.secret_hash, k.scopes, k.expires_at
+           from api_keys k join projects p on p.id = k.project_id
+          where k.public_key = $1 and p.deleting_at is null",
     )
     .bind(public_key)
     .fetch_optional(store.access())
@@ -102,6 +105,7 @@ pub async fn put(
     secret_key: &str,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    let mut transaction = fence::begin(store.write(), project).await?;
     sqlx::query(
         "insert into api_keys (public_key, project_id, secret_hash, created_at, id, display_secret)
          values ($1, $2, $3, $4, $5, $6)
@@ -115,8 +119,9 @@ pub async fn put(
     .bind(now)
     .bind(uuid::Uuid::new_v4().to_string())
     .bind(display_secret(secret_key))
-    .execute(store.write())
+    .execute(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     store.keys_changed();
     Ok(())
 }
@@ -137,6 +142,7 @@ pub async fn add(
                 scopes, expires_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning {SUMMARY}"
     );
+    let mut transaction = fence::begin(store.write(), project).await?;
     let added = sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(&key.public_key)
         .bind(project.as_str())
@@ -147,10 +153,13 @@ pub async fn add(
         .bind(&key.name)
         .bind(key.scopes.names())
         .bind(key.expires_at)
-        .fetch_one(store.write())
+        .fetch_one(&mut *transaction)
         .await;
     match added {
-        Ok(summary) => Ok(Ok(summary)),
+        Ok(summary) => {
+            transaction.commit().await?;
+            Ok(Ok(summary))
+        }
         Err(error) if is_sqlstate(&error, &[UNIQUE_VIOLATION]) => Ok(Err(Taken)),
         Err(error) => Err(error.into()),
     }
@@ -219,6 +228,7 @@ pub async fn rotate(
                 scopes, expires_at, source)
          select $2, project_id, $3, $4, $5, $6, name, scopes, expires_at, source from api_keys
           where (id = $1 or public_key = $1) and (expires_at is null or expires_at > $4)
+            and exists (select from projects p where p.id = project_id and p.deleting_at is null)
           limit 1
          returning (select public_key from api_keys where id = $1 or public_key = $1 limit 1)",
     )

@@ -7,6 +7,7 @@
 //!   reads, one entity each. [`projects`], [`keys`], [`prompts`], [`score_configs`], [`comments`],
 //!   [`annotation_queues`], [`media`], [`models`], [`price_book`], [`datasets`], [`dataset_runs`]: small things, read and written. [`pending`]: log records that wait for their span. [`homeless`]:
 //!   observations that wait for their trace.
+//! - [`erasure`]: the end of projects.
 //! - [`Reading`]: what one request may read, of connections and of bytes.
 //! - [`filter`]: conditions that callers name by enum and that become SQL here and nowhere else.
 //! - [`analytics`]: numbers about many rows, by dimensions and over time.
@@ -24,6 +25,7 @@ mod database;
 pub mod dataset_runs;
 pub mod datasets;
 pub mod deletion;
+pub mod erasure;
 mod error;
 pub mod experiments;
 mod facts;
@@ -36,6 +38,7 @@ pub mod media;
 pub mod metrics;
 pub mod models;
 pub mod observations;
+mod pace;
 pub mod page;
 mod partitions;
 pub mod pending;

@@ -7,13 +7,15 @@ use chrono::{TimeDelta, Utc};
 
 use crate::background::{self, Limits, Loop, Pulse};
 use crate::retention::{self, Retention};
-use crate::{Store, StoreError, media, partitions, statistics};
+use crate::{Store, StoreError, erasure, media, partitions, statistics};
 
 /// How long media may be without anything that refers to them.
 const MEDIA_GRACE: TimeDelta = TimeDelta::days(1);
 /// Partitions are made a week ahead: many failures in a row are harmless.
 const PARTITIONS_INTERVAL: Duration = Duration::from_mins(10);
 const INTERVAL: Duration = Duration::from_hours(1);
+/// A round that fails is tried again within this.
+const ERASURE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The loops, to be run by [`background::Background`].
 pub fn loops(store: &Store, retention: Retention) -> Vec<Loop> {
@@ -52,6 +54,19 @@ pub fn loops(store: &Store, retention: Retention) -> Vec<Loop> {
             ("retention", INTERVAL, hourly),
             move |store, pulse| async move { retention::enforce(&store, retention, &pulse).await },
         ),
+        every(
+            store,
+            ("erasure", ERASURE_INTERVAL, slow),
+            |store, pulse| async move { erasure::round(&store, &pulse).await },
+        ),
+        every(
+            store,
+            ("orphans", INTERVAL, slow),
+            |store, pulse| async move {
+                erasure::adopt(&store, &pulse).await?;
+                Ok(INTERVAL)
+            },
+        ),
     ]
 }
 
@@ -88,5 +103,11 @@ pub async fn once(store: &Store, retention: Retention) -> Result<(), StoreError>
     let refreshed = statistics::refresh(store).await;
     let collected = media::collect_garbage(store, Utc::now() - MEDIA_GRACE).await;
     let enforced = retention::enforce(store, retention, &pulse).await;
-    made.and(refreshed).and(collected).and(enforced.map(drop))
+    let adopted = erasure::adopt(store, &pulse).await;
+    let erased = erasure::round(store, &pulse).await;
+    made.and(refreshed)
+        .and(collected)
+        .and(enforced.map(drop))
+        .and(adopted.map(drop))
+        .and(erased.map(drop))
 }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use xtrace_model::ProjectId;
 
+use crate::erasure::fence;
 use crate::reading::ROWS_MAX;
 use crate::{Store, StoreError};
 
@@ -95,7 +96,7 @@ pub async fn announce(
         Owner::Observation(trace, id) => ("observation", trace.as_str(), id.as_str()),
         Owner::Item(dataset, id) => ("item", dataset.as_str(), id.as_str()),
     };
-    let mut transaction = store.write().begin().await?;
+    let mut transaction = fence::begin(store.write(), project).await?;
     sqlx::query(
         "insert into media (project_id, id, sha256, content_type, content_length, created_at, updated_at)
          values ($1, $2, $3, $4, $5, $6, $6)
@@ -175,6 +176,7 @@ pub async fn add_chunk(
     bytes: &[u8],
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    let mut transaction = fence::begin(store.media(), &upload.project).await?;
     sqlx::query(
         "insert into media_chunks (project_id, upload_id, number, bytes, created_at)
          values ($1, $2, $3, $4, $5)",
@@ -184,8 +186,9 @@ pub async fn add_chunk(
     .bind(number)
     .bind(bytes)
     .bind(now)
-    .execute(store.media())
+    .execute(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     Ok(())
 }
 

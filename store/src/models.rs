@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, PgExecutor};
 use xtrace_model::ProjectId;
 
+use crate::erasure::fence;
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
 use crate::{Store, StoreError, price_book};
 
@@ -99,6 +100,7 @@ pub async fn put(
     if let Err(fault) = check_fit(store, project, model).await? {
         return Ok(Err(fault));
     }
+    let mut transaction = fence::begin(store.write(), project).await?;
     let written = sqlx::query(
         "insert into models (project_id, id, model_name, match_pattern, start_date, unit, tokenizer_id,
                 tokenizer_config, pricing_tiers, created_at, updated_at)
@@ -120,11 +122,15 @@ pub async fn put(
     .bind(&model.pricing_tiers)
     .bind(model.created_at)
     .bind(now)
-    .execute(store.write())
+    .execute(&mut *transaction)
     .await;
+    let written = match written {
+        Ok(_) => transaction.commit().await,
+        Err(error) => Err(error),
+    };
     store.price_books().forget(project);
     match written {
-        Ok(_) => Ok(Ok(())),
+        Ok(()) => Ok(Ok(())),
         Err(error) if is_sqlstate(&error, &[UNIQUE_VIOLATION]) => Ok(Err(PutFault::NameTaken)),
         Err(error) => Err(error.into()),
     }

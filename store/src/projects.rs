@@ -3,8 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgQueryResult;
 use xtrace_model::ProjectId;
 
+use crate::erasure::fence;
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
 use crate::reading::ROWS_MAX;
 use crate::{Store, StoreError};
@@ -31,7 +33,7 @@ const COLUMNS: &str = "id, name, metadata, created_at, updated_at, traces_retent
     metrics_retention_days";
 
 /// Makes sure that the project is there; a new one is named like its id, or nearly so if another
-/// project has that name.
+/// project has that name. Refused while a project of that id is being deleted.
 pub async fn ensure(
     store: &Store,
     project: &ProjectId,
@@ -46,7 +48,8 @@ pub async fn ensure(
         }
         named => named?,
     }
-    Ok(())
+    // It rolls back: nothing else is to be written.
+    fence::begin(store.write(), project).await.map(drop)
 }
 
 async fn insert_if_missing(
@@ -67,9 +70,9 @@ async fn insert_if_missing(
     Ok(())
 }
 
-/// The project of that id.
+/// The project of that id, unless it is being deleted.
 pub async fn find(store: &Store, project: &ProjectId) -> Result<Option<Project>, StoreError> {
-    let sql = format!("select {COLUMNS} from projects where id = $1");
+    let sql = format!("select {COLUMNS} from projects where id = $1 and deleting_at is null");
     let found = sqlx::query_as(AssertSqlSafe(sql))
         .bind(project.as_str())
         .fetch_optional(store.read())
@@ -77,23 +80,22 @@ pub async fn find(store: &Store, project: &ProjectId) -> Result<Option<Project>,
     Ok(found)
 }
 
-/// All projects, oldest first.
+/// All projects that are not being deleted, oldest first.
 pub async fn all(store: &Store) -> Result<Vec<Project>, StoreError> {
-    let sql = format!("select {COLUMNS} from projects order by created_at, id limit {ROWS_MAX}");
+    let sql = format!(
+        "select {COLUMNS} from projects where deleting_at is null order by created_at, id limit {ROWS_MAX}"
+    );
     let found = sqlx::query_as(AssertSqlSafe(sql))
         .fetch_all(store.read())
         .await?;
     Ok(found)
 }
 
-/// Writes a project, new or changed.
-pub async fn put(store: &Store, project: &Project) -> Result<Result<(), NameTaken>, StoreError> {
-    let written = sqlx::query(
+/// Adds a project.
+pub async fn add(store: &Store, project: &Project) -> Result<Result<(), NameTaken>, StoreError> {
+    let added = sqlx::query(
         "insert into projects (id, name, metadata, created_at, updated_at, traces_retention_days,
-            metrics_retention_days) values ($1, $2, $3, $4, $5, $6, $7)
-         on conflict (id) do update set name = excluded.name, metadata = excluded.metadata,
-            updated_at = excluded.updated_at, traces_retention_days = excluded.traces_retention_days,
-            metrics_retention_days = excluded.metrics_retention_days",
+            metrics_retention_days) values ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(&project.id)
     .bind(&project.name)
@@ -104,73 +106,49 @@ pub async fn put(store: &Store, project: &Project) -> Result<Result<(), NameTake
     .bind(project.metrics_retention_days)
     .execute(store.write())
     .await;
-    match written {
+    named(added).map(|written| written.map(drop))
+}
+
+/// Changes a project; one that is being deleted stays as it is.
+pub async fn put(store: &Store, project: &Project) -> Result<Result<(), NameTaken>, StoreError> {
+    let written = sqlx::query(
+        "update projects set name = $2, metadata = $3, updated_at = $4, traces_retention_days = $5,
+            metrics_retention_days = $6
+          where id = $1 and deleting_at is null",
+    )
+    .bind(&project.id)
+    .bind(&project.name)
+    .bind(&project.metadata)
+    .bind(project.updated_at)
+    .bind(project.traces_retention_days)
+    .bind(project.metrics_retention_days)
+    .execute(store.write())
+    .await;
+    match named(written)? {
+        Ok(0) => Err(StoreError::ProjectGone),
         Ok(_) => Ok(Ok(())),
+        Err(taken) => Ok(Err(taken)),
+    }
+}
+
+/// How many rows were written, unless the name is that of another project.
+fn named(
+    written: Result<PgQueryResult, sqlx::Error>,
+) -> Result<Result<u64, NameTaken>, StoreError> {
+    match written {
+        Ok(done) => Ok(Ok(done.rows_affected())),
         Err(error) if is_sqlstate(&error, &[UNIQUE_VIOLATION]) => Ok(Err(NameTaken)),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Every table whose rows are a project's; the last ones are what the others are found by.
-const TABLES: [&str; 31] = [
-    "observations",
-    "logs",
-    "scores",
-    "pending_content",
-    "metric_points",
-    "metric_blocks",
-    "metric_chunks",
-    "metric_exemplars",
-    "metric_series",
-    "metric_set_aside",
-    "media_links",
-    "media_chunks",
-    "media",
-    "comments",
-    "annotation_queue_items",
-    "annotation_queues",
-    "score_configs",
-    "prompts",
-    "dataset_run_items",
-    "dataset_runs",
-    "dataset_items",
-    "datasets",
-    "models",
-    "sessions",
-    "traces",
-    "usage_hourly",
-    "usage_shared",
-    "latency_daily",
-    "latency_hourly",
-    "traces_hourly",
-    "usage_dirty",
-];
-
-/// Shuts a project at once: none of its keys opens it any more.
-pub async fn shut(store: &Store, project: &ProjectId) -> Result<(), StoreError> {
-    sqlx::query("delete from api_keys where project_id = $1")
-        .bind(project.as_str())
-        .execute(store.write())
-        .await?;
-    store.keys_changed();
-    Ok(())
-}
-
-/// Deletes a project and everything that is its; takes as long as it has rows.
-pub async fn delete(store: &Store, project: &ProjectId) -> Result<(), StoreError> {
-    shut(store, project).await?;
-    for table in TABLES {
-        let sql = format!("delete from {table} where project_id = $1");
-        sqlx::query(AssertSqlSafe(sql))
-            .bind(project.as_str())
-            .execute(store.background())
-            .await?;
-    }
-    sqlx::query("delete from projects where id = $1")
-        .bind(project.as_str())
-        .execute(store.background())
-        .await?;
-    // One of the same name would find none of its series in the dictionary.
-    store.series().forget_all();
-    Ok(())
+/// Whether a project is there and not being deleted; asked for every request, so it waits for no others.
+pub async fn is_open(store: &Store, project: &ProjectId) -> Result<bool, StoreError> {
+    let open = sqlx::query_scalar(
+        "select exists (select from projects where id = $1 and deleting_at is null)",
+    )
+    .bind(project.as_str())
+    .fetch_one(store.access())
+    .await?;
+    Ok(open)
 }

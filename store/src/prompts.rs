@@ -5,6 +5,7 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
+use crate::erasure::fence;
 use crate::filter::{self, Condition, PromptColumn};
 use crate::page::{Page, Paged};
 use crate::reading::ROWS_MAX;
@@ -266,7 +267,7 @@ pub async fn create(
     new: NewPrompt,
     now: DateTime<Utc>,
 ) -> Result<Result<Prompt, OtherType>, StoreError> {
-    let mut transaction = store.write().begin().await?;
+    let mut transaction = fence::begin(store.write(), project).await?;
     lock(&mut transaction, project, &new.name).await?;
     let newest: Option<(i32, String, Vec<String>)> = sqlx::query_as(
         "select version, type, tags from prompts where project_id = $1 and name = $2

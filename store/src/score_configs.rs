@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use xtrace_model::ProjectId;
 
+use crate::erasure::fence;
 use crate::page::{Page, Paged};
 use crate::reading::ROWS_MAX;
 use crate::{Store, StoreError};
@@ -86,6 +87,7 @@ pub async fn put(
     project: &ProjectId,
     config: &ScoreConfig,
 ) -> Result<(), StoreError> {
+    let mut transaction = fence::begin(store.write(), project).await?;
     sqlx::query(
         "insert into score_configs (project_id, id, name, description, data_type, min_value,
                 max_value, categories, is_archived, created_at, updated_at)
@@ -106,7 +108,8 @@ pub async fn put(
     .bind(config.is_archived)
     .bind(config.created_at)
     .bind(config.updated_at)
-    .execute(store.write())
+    .execute(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     Ok(())
 }

@@ -164,6 +164,7 @@ const TABLE: [(Access, &[&str]); 7] = [
         &[
             "DELETE /api/public/projects/{project_id}",
             "DELETE /api/public/projects/{project_id}/apiKeys/{key_id}",
+            "GET /api/internal/erasures",
             "GET /api/public/organizations/apiKeys",
             "GET /api/public/organizations/projects",
             "GET /api/public/projects/{project_id}/apiKeys",

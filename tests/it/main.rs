@@ -6,6 +6,7 @@ mod access; // every scope against every route
 mod bad_input; // hostile sizes and random bytes
 mod clients; // real SDKs from their registries
 mod decoders; // our decoder against prost's
+mod erasure; // projects that are deleted, with all that is theirs
 mod fake_model;
 mod faults; // kills, cuts, full disks: what is acknowledged is there
 mod generations; // series that observations make

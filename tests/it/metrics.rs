@@ -372,9 +372,7 @@ async fn series_are_described_again_when_their_project_is_made_again() {
     make().await;
     assert_eq!(send().await.0, 200);
     assert!(is_described().await);
-    xtrace_store::projects::delete(&store, &project)
-        .await
-        .unwrap();
+    crate::erasure::erase(&store, &project).await;
     assert!(!is_described().await);
     make().await;
     // The process that takes points learns of it within some seconds, and before midnight.

@@ -134,6 +134,45 @@ fn every_statement_names_its_project() {
 }
 
 #[test]
+fn who_adds_rows_asks_whether_the_project_takes_any() {
+    // Parts of a writer's transaction, which `writer/flush.rs` begins by asking; and what moves rows, or derives
+    // them from others, in the transaction that takes those away.
+    const WITHIN_ANOTHER: [&str; 12] = [
+        "store/src/writer/scores.rs",
+        "store/src/writer/sessions.rs",
+        "store/src/writer/logs.rs",
+        "store/src/writer/insert.rs",
+        "store/src/metrics/insert.rs",
+        "store/src/metrics/series/mod.rs",
+        "store/src/metrics/set_aside.rs",
+        "store/src/metrics/compact/rows.rs",
+        "store/src/usage/fold.rs",
+        "store/src/usage/latency.rs",
+        "store/src/partitions/make.rs",
+        // Of projects, not of what they have.
+        "store/src/erasure/",
+    ];
+    for (path, text) in rust("store/src") {
+        if WITHIN_ANOTHER.iter().any(|part| path.starts_with(part)) {
+            continue;
+        }
+        let program = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for function in program.split("\n}\n") {
+            let adds = function.contains("insert into ")
+                && !function.contains("insert into projects ")
+                && !function.contains("insert into signing_keys ");
+            let asks = function.contains("fence::") || function.contains("p.deleting_at is null");
+            assert!(
+                !adds || asks,
+                "{path} adds rows without asking:\n{function}"
+            );
+        }
+    }
+    let flush = fs::read_to_string(root().join("store/src/writer/flush.rs")).unwrap();
+    assert!(flush.contains("fence::closed("), "writers ask");
+}
+
+#[test]
 fn every_read_of_rows_has_a_limit() {
     // Rows of these are few by what they group by.
     const GROUPED: [&str; 3] = [

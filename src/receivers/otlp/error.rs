@@ -71,6 +71,7 @@ impl OtlpError {
             Self::Auth(AuthFailure::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::Auth(_) => (StatusCode::UNAUTHORIZED, 16),
             Self::NoSuchEndpoint => (StatusCode::NOT_FOUND, 12),
+            Self::Store(StoreError::ProjectGone) => (StatusCode::NOT_FOUND, 5),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, 12),
             Self::ContentType | Self::Body(BodyError::Encoding) => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, 3)

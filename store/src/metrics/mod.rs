@@ -38,6 +38,8 @@ use sqlx::AssertSqlSafe;
 use xtrace_model::metric::SeriesId;
 
 use self::blocks::SHARDS;
+use crate::background::Pulse;
+use crate::pace::in_batches;
 use crate::{Store, StoreError};
 
 /// Series that are looked at together when they may have ended.
@@ -49,15 +51,27 @@ pub(crate) async fn forget(
     store: &Store,
     project: &str,
     before: DateTime<Utc>,
+    pulse: &Pulse,
 ) -> Result<(), StoreError> {
-    const BLOCKS: &str = "delete from metric_blocks where project_id = $1 and last_at < $2";
-    const SET_ASIDE: &str = "delete from metric_set_aside where project_id = $1 and last_at < $2";
+    // A block that is being moved is left: its points go with their chunk.
+    const BLOCKS: &str = "delete from metric_blocks where project_id = $1 and ctid = any(array(
+            select ctid from metric_blocks where project_id = $1 and last_at < $2
+             limit $3 for update skip locked))";
+    const SET_ASIDE: &str =
+        "delete from metric_set_aside where project_id = $1 and ctid = any(array(
+            select ctid from metric_set_aside where project_id = $1 and last_at < $2
+             limit $3 for update skip locked))";
     for statement in [BLOCKS, SET_ASIDE] {
-        sqlx::query(statement)
-            .bind(project)
-            .bind(before)
-            .execute(store.background())
-            .await?;
+        in_batches(pulse, |rows| async move {
+            let deleted = sqlx::query(statement)
+                .bind(project)
+                .bind(before)
+                .bind(rows)
+                .execute(store.background())
+                .await?;
+            Ok(deleted.rows_affected())
+        })
+        .await?;
     }
     forget_series(store, project, before).await
 }

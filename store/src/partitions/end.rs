@@ -1,7 +1,7 @@
 //! The end of old rows: partitions that nobody keeps are dropped; from those that stay, rows are deleted a
 //! few at a time, so that no writer waits for long.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use metrics::{counter, gauge};
@@ -9,17 +9,12 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::{LOCK, LOCK_TIMEOUT, Partitioned, date};
 use crate::background::Pulse;
-use crate::error::is_sqlstate;
+use crate::error::{UNDEFINED_TABLE, is_sqlstate};
+use crate::pace::in_batches;
 use crate::{Store, StoreError};
 
-/// Rows that one statement deletes.
-pub(crate) const ROWS_MAX: i64 = 500;
-/// How long one table, or one project's part of it, is worked on; the rest is for the next round, so
-/// that others have their turn.
-const BUDGET: Duration = Duration::from_mins(10);
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 const DEADLOCK: &str = "40P01";
-const UNDEFINED_TABLE: &str = "42P01";
 
 type Time = DateTime<Utc>;
 
@@ -123,10 +118,11 @@ pub(crate) async fn delete_unplaced_before(
         "delete from {default} where ctid = any(array(
             select ctid from {default} where {column} < $1 limit $2 for update skip locked))"
     );
-    in_batches(pulse, || async {
-        let deleted = sqlx::query(AssertSqlSafe(sql.as_str()))
+    let sql = sql.as_str();
+    in_batches(pulse, |rows| async move {
+        let deleted = sqlx::query(AssertSqlSafe(sql))
             .bind(before)
-            .bind(ROWS_MAX)
+            .bind(rows)
             .execute(store.background())
             .await?;
         Ok(deleted.rows_affected())
@@ -155,11 +151,12 @@ pub(crate) async fn delete_before(
                 select ctid from {name} where project_id = $1 and {column} < $2
                  limit $3 for update skip locked))"
         );
-        in_batches(pulse, || async {
-            let deleted = sqlx::query(AssertSqlSafe(sql.as_str()))
+        let sql = sql.as_str();
+        in_batches(pulse, |rows| async move {
+            let deleted = sqlx::query(AssertSqlSafe(sql))
                 .bind(project)
                 .bind(before)
-                .bind(ROWS_MAX)
+                .bind(rows)
                 .execute(store.background())
                 .await;
             match deleted {
@@ -172,28 +169,4 @@ pub(crate) async fn delete_before(
         .await?;
     }
     Ok(())
-}
-
-/// Repeats a delete of at most [`ROWS_MAX`] rows until it finds fewer, and rests as long as each took: half of
-/// the time belongs to others. How many rows went; what was locked is left for the next round.
-pub(crate) async fn in_batches<D>(
-    pulse: &Pulse,
-    mut delete: impl FnMut() -> D,
-) -> Result<u64, StoreError>
-where
-    D: Future<Output = Result<u64, StoreError>>,
-{
-    let (began, mut all) = (Instant::now(), 0);
-    while began.elapsed() < BUDGET {
-        let batch = Instant::now();
-        let deleted = delete().await?;
-        pulse.alive();
-        all += deleted;
-        counter!("xtrace_dropped_total", "what" => "rows").increment(deleted);
-        if deleted < ROWS_MAX.unsigned_abs() {
-            break;
-        }
-        tokio::time::sleep(batch.elapsed().min(Duration::from_secs(1))).await;
-    }
-    Ok(all)
 }

@@ -171,7 +171,7 @@ impl Round<'_> {
             self.drop_old(kept, table).await;
         }
         for (project, before) in &kept.by_project {
-            let done = points::forget(self.store, project, *before).await;
+            let done = points::forget(self.store, project, *before, self.pulse).await;
             self.note(done);
         }
     }

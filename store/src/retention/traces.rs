@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use metrics::counter;
 
 use crate::background::Pulse;
-use crate::partitions::end::{ROWS_MAX, in_batches};
+use crate::pace::in_batches;
 use crate::{Store, StoreError, writer};
 
 type Time = DateTime<Utc>;
@@ -81,11 +81,11 @@ pub(super) async fn delete_scores(
 ) -> Result<(), StoreError> {
     const DELETE: &str = "delete from scores where project_id = $1 and ctid = any(array(
             select ctid from scores where project_id = $1 and ts < $2 limit $3 for update skip locked))";
-    in_batches(pulse, || async {
+    in_batches(pulse, |rows| async move {
         let deleted = sqlx::query(DELETE)
             .bind(project)
             .bind(before)
-            .bind(ROWS_MAX)
+            .bind(rows)
             .execute(store.background())
             .await?;
         Ok(deleted.rows_affected())

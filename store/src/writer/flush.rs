@@ -6,6 +6,7 @@
 //! lose for ever: see [`Stage`].
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -23,6 +24,7 @@ use super::queue::Taken;
 use super::request::Part;
 use super::sessions::{self, KnownSessions};
 use super::{combine, encode, known, logs, scores};
+use crate::erasure::fence;
 use crate::error::{UNIQUE_VIOLATION, is_partition_in_the_making, is_sqlstate};
 use crate::{Store, StoreError, metrics as points};
 
@@ -42,6 +44,8 @@ pub(super) struct Flusher {
     connection: Option<PoolConnection<Postgres>>,
     days: KnownDays,
     sessions: KnownSessions,
+    /// Projects of the last transaction that take nothing more.
+    closed: BTreeSet<ProjectId>,
 }
 
 /// What a transaction writes.
@@ -101,6 +105,7 @@ impl Flusher {
             connection: None,
             days: KnownDays::default(),
             sessions: KnownSessions::default(),
+            closed: BTreeSet::new(),
         }
     }
 
@@ -108,22 +113,25 @@ impl Flusher {
     /// alone when its project's turn comes, so that only the item with the fault suffers, and nobody waits
     /// for the search.
     pub(super) async fn flush(&mut self, mut taken: Taken) {
-        let parts = taken.parts();
+        let mut parts = taken.parts();
         for part in parts.iter().filter(|part| !part.is_suspect) {
             let waited = part.queued().elapsed();
             histogram!("xtrace_queue_seconds").record(waited.as_secs_f64());
         }
-        let batches: Vec<&Batch> = parts.iter().map(|part| &part.batch).collect();
-        match self.write(&batches).await {
-            Ok(()) => parts.into_iter().for_each(Part::committed),
-            Err(error) if parts.len() > 1 && is_of_its_data(&error) => taken.try_alone(parts),
-            Err(error @ StoreError::Refused(_)) => {
-                tracing::debug!(cause = error.for_log(), "an item was refused");
-                for part in parts {
-                    taken.refuse(part);
-                }
+        while !parts.is_empty() {
+            let batches: Vec<&Batch> = parts.iter().map(|part| &part.batch).collect();
+            let outcome = self.write(&batches).await;
+            let closed = mem::take(&mut self.closed);
+            if closed.is_empty() {
+                return settle(&taken, parts, outcome);
             }
-            Err(error) => fail(parts, error),
+            // The others have their transaction at once.
+            let is_closed = |part: &Part| closed.contains(&part.batch.project);
+            let (gone, rest): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(is_closed);
+            parts = rest;
+            for part in gone {
+                part.failed(StoreError::ProjectGone);
+            }
         }
     }
 
@@ -168,7 +176,11 @@ impl Flusher {
                     reconnected = true;
                 }
                 // Postgres answered, and is ready for the next.
-                Err(Setback::Failed(error @ StoreError::Refused(_))) => return Err(error),
+                Err(Setback::Failed(
+                    error @ (StoreError::Refused(_) | StoreError::ProjectGone),
+                )) => {
+                    return Err(error);
+                }
                 Err(Setback::Failed(error)) => {
                     self.drop_connection();
                     return Err(error);
@@ -209,6 +221,13 @@ impl Flusher {
         let now = Utc::now();
         self.days.make(connection, batches, now).await?;
         let mut transaction = connection.begin().await?;
+        let projects = batches.iter().map(|batch| &batch.project);
+        self.closed = fence::closed(&mut transaction, projects).await?;
+        if !self.closed.is_empty() {
+            // A project that is made again has none of the series that the old one had.
+            self.store.series().forget_all();
+            return Err(Setback::Failed(StoreError::ProjectGone));
+        }
         let groups = combine::by_trace(batches);
         let mut written = Written::default();
         if !groups.is_empty() {
@@ -237,6 +256,21 @@ impl Flusher {
     }
 }
 
+/// Tells each part of a transaction what became of it.
+fn settle(taken: &Taken, parts: Vec<Part>, outcome: Result<(), StoreError>) {
+    match outcome {
+        Ok(()) => parts.into_iter().for_each(Part::committed),
+        Err(error) if parts.len() > 1 && is_of_its_data(&error) => taken.try_alone(parts),
+        Err(error @ StoreError::Refused(_)) => {
+            tracing::debug!(cause = error.for_log(), "an item was refused");
+            for part in parts {
+                taken.refuse(part);
+            }
+        }
+        Err(error) => fail(parts, error),
+    }
+}
+
 /// What an attempt failed with that took too long.
 fn silence() -> Setback {
     let cause = std::io::Error::from(std::io::ErrorKind::TimedOut);
@@ -261,6 +295,7 @@ fn is_of_its_data(error: &StoreError) -> bool {
         | StoreError::Busy { .. }
         | StoreError::TooLarge
         | StoreError::TooBroad(_)
+        | StoreError::ProjectGone
         | StoreError::Unavailable(_) => false,
     }
 }
@@ -270,15 +305,17 @@ fn fail(parts: Vec<Part>, error: StoreError) {
     let cause = error.for_log();
     tracing::warn!(%error, cause, parts = parts.len(), "a write failed; none of it is acknowledged");
     // A statement that took too long may be quicker next time: exporters are to send it again.
-    let mut error = Some(match error {
+    let error = match error {
         StoreError::Timeout => StoreError::Unavailable(None),
         other => other,
-    });
+    };
+    let mut parts = parts.into_iter();
+    let first = parts.next();
     for part in parts {
-        let shared = error
-            .as_ref()
-            .map_or(StoreError::Unavailable(None), StoreError::for_another);
-        part.failed(error.take().unwrap_or(shared));
+        part.failed(error.for_another());
+    }
+    if let Some(part) = first {
+        part.failed(error);
     }
 }
 
@@ -354,7 +391,7 @@ pub(super) async fn write_changes(
             encode::observation(&mut rows, change.project, observation, now);
         }
         if rows.bytes() > STREAM_BYTES_MAX {
-            std::mem::replace(&mut rows, new_rows())
+            mem::replace(&mut rows, new_rows())
                 .insert(connection)
                 .await?;
         }
