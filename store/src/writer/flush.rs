@@ -139,6 +139,9 @@ impl Flusher {
     async fn write(&mut self, batches: &[&Batch]) -> Result<(), StoreError> {
         let began = Instant::now();
         let outcome = self.attempts(batches).await;
+        if outcome.is_err() {
+            self.roll_back().await;
+        }
         let rows: usize = batches.iter().map(|batch| batch.rows()).sum();
         histogram!("xtrace_transaction_rows").record(rows as f64);
         histogram!("xtrace_commit_seconds").record(began.elapsed().as_secs_f64());
@@ -192,6 +195,17 @@ impl Flusher {
             Some(cause) if is_sqlstate(&cause, &[UNIQUE_VIOLATION]) => StoreError::Refused(cause),
             last => StoreError::Unavailable(last),
         })
+    }
+
+    /// Ends a transaction that failed. Dropping it only has that done before the next statement, and this writer's
+    /// next one may be long in coming: until then others would wait for the rows that it locked.
+    async fn roll_back(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            let ended = tokio::time::timeout(ATTEMPT_MAX, connection.ping()).await;
+            if !matches!(ended, Ok(Ok(()))) {
+                self.drop_connection();
+            }
+        }
     }
 
     /// Whether there was one.
