@@ -153,7 +153,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     (
         "xtrace_dropped_total",
-        "Partitions and rows removed by retention",
+        "Partitions that were dropped, and rows that were deleted a few at a time, by which",
     ),
     (
         "xtrace_background_restarts_total",

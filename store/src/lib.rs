@@ -30,6 +30,7 @@ mod error;
 pub mod experiments;
 mod facts;
 pub mod filter;
+mod garbage;
 pub mod homeless;
 pub mod keys;
 pub mod logs;

@@ -7,10 +7,10 @@ use chrono::{TimeDelta, Utc};
 
 use crate::background::{self, Limits, Loop, Pulse};
 use crate::retention::{self, Retention};
-use crate::{Store, StoreError, erasure, media, partitions, statistics};
+use crate::{Store, StoreError, erasure, garbage, partitions, statistics};
 
-/// How long media may be without anything that refers to them.
-const MEDIA_GRACE: TimeDelta = TimeDelta::days(1);
+/// How long media may be without anything that refers to them, and comments without what they are about.
+const GRACE: TimeDelta = TimeDelta::days(1);
 /// Partitions are made a week ahead: many failures in a row are harmless.
 const PARTITIONS_INTERVAL: Duration = Duration::from_mins(10);
 const INTERVAL: Duration = Duration::from_hours(1);
@@ -45,10 +45,14 @@ pub fn loops(store: &Store, retention: Retention) -> Vec<Loop> {
                 Ok(INTERVAL)
             },
         ),
-        every(store, ("media", INTERVAL, hourly), |store, _| async move {
-            media::collect_garbage(&store, Utc::now() - MEDIA_GRACE).await?;
-            Ok(INTERVAL)
-        }),
+        every(
+            store,
+            ("garbage", INTERVAL, hourly),
+            |store, pulse| async move {
+                garbage::collect(&store, Utc::now() - GRACE, &pulse).await?;
+                Ok(INTERVAL)
+            },
+        ),
         every(
             store,
             ("retention", INTERVAL, hourly),
@@ -101,7 +105,7 @@ pub async fn once(store: &Store, retention: Retention) -> Result<(), StoreError>
     let pulse = Pulse::unwatched();
     let made = make_partitions(store, retention).await;
     let refreshed = statistics::refresh(store).await;
-    let collected = media::collect_garbage(store, Utc::now() - MEDIA_GRACE).await;
+    let collected = garbage::collect(store, Utc::now() - GRACE, &pulse).await;
     let enforced = retention::enforce(store, retention, &pulse).await;
     let adopted = erasure::adopt(store, &pulse).await;
     let erased = erasure::round(store, &pulse).await;

@@ -265,30 +265,3 @@ pub async fn signing_key(store: &Store, name: &str, fresh: &[u8]) -> Result<Vec<
         .await?;
     Ok(key)
 }
-
-/// What nobody refers to any more goes: links of traces that are gone, then files without links, then
-/// pieces that are nobody's bytes. All of it must be older than `before`, for a trace may come after its
-/// files, and an upload takes a while.
-pub(crate) async fn collect_garbage(
-    store: &Store,
-    before: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    const STEPS: [&str; 3] = [
-        "delete from media_links l where l.created_at < $1 and l.owner_kind <> 'item'
-            and not exists (select from traces t where t.project_id = l.project_id and t.id = l.owner_id)",
-        "delete from media m where m.updated_at < $1
-            and not exists (select from media_links l where l.project_id = m.project_id and l.media_id = m.id)",
-        "delete from media_chunks c using (
-                select project_id, upload_id from media_chunks f where f.number = 0 and f.created_at < $1
-                   and not exists (select from media m where m.project_id = f.project_id
-                                      and m.upload_id = f.upload_id)) gone
-          where c.project_id = gone.project_id and c.upload_id = gone.upload_id",
-    ];
-    for step in STEPS {
-        sqlx::query(step)
-            .bind(before)
-            .execute(store.background())
-            .await?;
-    }
-    Ok(())
-}

@@ -5,9 +5,10 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use xtrace_store::{Retention, maintenance};
+use xtrace_store::{Options, Retention, Store, maintenance};
 
-use crate::harness::Xtrace;
+use super::arena::Arena;
+use crate::harness::{ADMIN_TOKEN, Xtrace, answer, new_database};
 
 const THREE_DAYS: Retention = Retention {
     traces_days: Some(3),
@@ -246,4 +247,151 @@ async fn a_clock_that_is_far_ahead_deletes_nothing() {
         number(&mut sql, "select count(*) from observations").await,
         0
     );
+}
+
+/// Tables from which rows are deleted for their age or since nothing needs them, and two such rows of each.
+const DELETED: [(&str, &str); 10] = [
+    (
+        "observations",
+        "insert into observations (project_id, trace_id, id, start_time, type, level, environment, metadata_decoded,
+                merge_state, created_at, updated_at)
+         select 'default', 'trace of ' || id, id, old, 'SPAN', 'DEFAULT', 'default', false, '', old, old from rows",
+    ),
+    (
+        "logs",
+        "insert into logs (project_id, ts, id, severity, attributes, rest, created_at)
+         select 'default', old, id, 0, '{}', '', old from rows",
+    ),
+    (
+        "scores",
+        "insert into scores (project_id, id, name, source, data_type, value, environment, ts, merge_state,
+                created_at, updated_at)
+         select 'default', id, 'n', 'API', 'NUMERIC', 1, 'default', old, '', old, old from rows",
+    ),
+    (
+        "metric_blocks",
+        "insert into metric_blocks (project_id, shard, first_at, last_at, points, data, stored_at, format)
+         select 'default', n, old, old, 1, '\\x00', now(), 9999 from rows",
+    ),
+    (
+        "metric_set_aside",
+        "insert into metric_set_aside (project_id, shard, first_at, last_at, points, data, set_aside_at, format)
+         select 'default', n, old, old, 1, '\\x00', old, 0 from rows",
+    ),
+    (
+        "media_links",
+        "insert into media_links select 'default', id, 'trace', 'none', '', 'input', old from rows",
+    ),
+    (
+        "media",
+        "insert into media (project_id, id, sha256, content_type, content_length, created_at, updated_at)
+         select 'default', 'file ' || id, '', '', 1, old, old from rows",
+    ),
+    (
+        "media_chunks",
+        "insert into media_chunks select 'default', id, 0, old, '' from rows",
+    ),
+    (
+        "comments",
+        "insert into comments select 'default', id, 'TRACE', 'none', '', old, old from rows",
+    ),
+    (
+        "annotation_queue_items",
+        "insert into annotation_queue_items select 'default', id, 'q', 'TRACE', 'none', 'PENDING', null, old, old from rows",
+    ),
+];
+
+/// Of each table one row is held by somebody: nothing waits for it, and everything else goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn deletes_neither_wait_for_a_row_nor_make_others_wait() {
+    let url = new_database().await;
+    let store = Store::new(&Options::new(&url)).unwrap();
+    store.migrate().await.unwrap();
+    let mut sql = PgConnection::connect(&url).await.unwrap();
+    for project in [
+        "insert into projects (id, name, created_at) values ('default', 'default', now())",
+        // It keeps the days, so that their partitions stay.
+        "insert into projects (id, name, created_at, traces_retention_days, metrics_retention_days)
+         values ('long', 'long', now(), 60, 60)",
+    ] {
+        sqlx::query(project).execute(&mut sql).await.unwrap();
+    }
+    for (_, insert) in DELETED {
+        let rows = "with rows (id, n, old) as (values ('held', 1, now() - interval '5 days'),
+                ('free', 2, now() - interval '5 days'))";
+        let statement = format!("{rows} {insert}");
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(&mut sql)
+            .await
+            .unwrap();
+    }
+    let mut holder = PgConnection::connect(&url).await.unwrap();
+    let mut held = holder.begin().await.unwrap();
+    for (table, _) in DELETED {
+        let lock = format!(
+            "select from {table} r where r::text like '%held%' or r::text like '(default,1,%' for update"
+        );
+        let locked = sqlx::query(AssertSqlSafe(lock))
+            .execute(&mut *held)
+            .await
+            .unwrap();
+        assert_eq!(locked.rows_affected(), 1, "{table}");
+    }
+    let left = async |sql: &mut PgConnection| {
+        let mut left = Vec::new();
+        for (table, _) in DELETED {
+            left.push((
+                table,
+                number(sql, &format!("select count(*) from {table}")).await,
+            ));
+        }
+        left
+    };
+    let patience = Duration::from_mins(2);
+    tokio::time::timeout(patience, maintenance::once(&store, THREE_DAYS))
+        .await
+        .expect("nothing waits for the rows that are held")
+        .unwrap();
+    assert_eq!(left(&mut sql).await, DELETED.map(|(table, _)| (table, 1)));
+    held.rollback().await.unwrap();
+    maintenance::once(&store, THREE_DAYS).await.unwrap();
+    assert_eq!(left(&mut sql).await, DELETED.map(|(table, _)| (table, 0)));
+}
+
+/// A project of many rows is deleted while its neighbour writes and reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_large_project_stops_nobody() {
+    let arena = Arena::start().await;
+    let mut sql = arena.sql().await;
+    for statement in [
+        "insert into observations (project_id, trace_id, id, start_time, type, level, environment, input,
+                metadata_decoded, merge_state, created_at, updated_at)
+         select 'attacker', (n / 100)::text, n::text, now() - n * interval '1 s', 'SPAN', 'DEFAULT', 'default',
+                repeat(md5(n::text), 50), false, '', now(), now()
+           from generate_series(1, 20000) n",
+        "insert into traces (project_id, id, ts, environment, tags, metadata_decoded, merge_state, created_at, updated_at)
+         select 'attacker', n::text, now() - n * interval '1 min', 'default', '{}', false, '', now(), now()
+           from generate_series(0, 2000) n",
+    ] {
+        sqlx::query(statement).execute(&mut sql).await.unwrap();
+    }
+    let erasure = async {
+        let delete = arena
+            .xtrace
+            .http
+            .delete(format!("{}/api/public/projects/attacker", arena.xtrace.url))
+            .bearer_auth(ADMIN_TOKEN);
+        assert_eq!(answer(delete).await.0, 202);
+        let done = "select count(*) from project_erasures where finished_at is not null";
+        let began = std::time::Instant::now();
+        while number(&mut sql, done).await == 0 {
+            assert!(began.elapsed() < Duration::from_mins(3), "it is not done");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let ((), report) = arena.watch(erasure).await;
+    report.assert_undisturbed();
+    arena.assert_sums_are_right(&report).await;
+    let counts = "select (counts ->> 'observations')::bigint + (counts ->> 'traces')::bigint from project_erasures";
+    assert_eq!(number(&mut sql, counts).await, 22_001);
 }
