@@ -6,7 +6,7 @@ use xtrace_model::ProjectId;
 
 use crate::erasure::fence;
 use crate::error::{UNIQUE_VIOLATION, is_sqlstate};
-use crate::page::{self, Page, Paged};
+use crate::page::{self, Order, Page, Paged};
 use crate::{Store, StoreError};
 
 /// A queue.
@@ -59,7 +59,14 @@ pub async fn list(
         sql.push(" from annotation_queues where project_id = ")
             .push_bind(project.as_str().to_owned());
     };
-    page::read(store, QUEUE, push, "created_at desc, id desc", page).await
+    page::read(
+        store,
+        QUEUE,
+        push,
+        Order::indexed("created_at desc, id desc"),
+        page,
+    )
+    .await
 }
 
 /// The queue of that id.
@@ -121,7 +128,14 @@ pub async fn items(
             sql.push(" and status = ").push_bind(status.to_owned());
         }
     };
-    page::read(store, ITEM, push, "created_at desc, id", page).await
+    page::read(
+        store,
+        ITEM,
+        push,
+        Order::indexed("created_at desc, id"),
+        page,
+    )
+    .await
 }
 
 /// An item of a queue.

@@ -5,7 +5,7 @@ use sqlx::{Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
 use crate::erasure::fence;
-use crate::page::{self, Page, Paged};
+use crate::page::{self, Order, Page, Paged};
 use crate::{Store, StoreError};
 
 /// A comment.
@@ -100,7 +100,7 @@ pub async fn list(
             sql.push(" and object_id = ").push_bind(id.to_owned());
         }
     };
-    page::read(store, COLUMNS, push, "created_at, id", page).await
+    page::read(store, COLUMNS, push, Order::indexed("created_at, id"), page).await
 }
 
 /// The comment of that id.

@@ -13,6 +13,7 @@ use xtrace_model::price::PriceList;
 
 use crate::connect::{self, Purpose};
 use crate::metrics::series::SeriesCache;
+use crate::page::Estimates;
 use crate::price_book::PriceBooks;
 use crate::reading::{self, Reader, Reading, Readings};
 use crate::unusable::Unusable;
@@ -78,6 +79,7 @@ pub struct Store {
     key_changes: Arc<AtomicU64>,
     series: Arc<SeriesCache>,
     readings: Arc<Readings>,
+    estimates: Arc<Estimates>,
 }
 
 /// Each writer keeps one; the others make partitions and sum traces up.
@@ -129,6 +131,7 @@ impl Store {
             key_changes: Arc::default(),
             series: Arc::default(),
             readings: Arc::new(Readings::new(options.read_connections_max)),
+            estimates: Arc::default(),
         })
     }
 
@@ -260,6 +263,10 @@ impl Store {
 
     pub(crate) fn series(&self) -> &SeriesCache {
         &self.series
+    }
+
+    pub(crate) fn estimates(&self) -> &Estimates {
+        &self.estimates
     }
 
     /// How rows are best sent over this connection.

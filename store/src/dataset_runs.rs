@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
 use crate::erasure::fence;
-use crate::page::{self, Page, Paged};
+use crate::page::{self, Order, Page, Paged};
 use crate::{Store, StoreError};
 
 /// A run.
@@ -57,7 +57,14 @@ pub async fn list(
         sql.push(" and dataset_id = ")
             .push_bind(dataset_id.to_owned());
     };
-    page::read(store, RUN, push, "created_at desc, id", page).await
+    page::read(
+        store,
+        RUN,
+        push,
+        Order::indexed("created_at desc, id"),
+        page,
+    )
+    .await
 }
 
 /// The names of all runs of datasets, newest first, each with its dataset's id.
@@ -136,7 +143,14 @@ pub async fn items(
     page: Page,
 ) -> Result<Paged<RunItem>, StoreError> {
     let push = |sql: &mut QueryBuilder<Postgres>| push_items(sql, project, run_id);
-    page::read(store, RUN_ITEM, push, "created_at desc, id", page).await
+    page::read(
+        store,
+        RUN_ITEM,
+        push,
+        Order::indexed("created_at desc, id"),
+        page,
+    )
+    .await
 }
 
 /// All that came of a run, newest first.

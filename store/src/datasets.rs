@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
 use crate::erasure::fence;
-use crate::page::{self, Page, Paged};
+use crate::page::{self, Order, Page, Paged};
 use crate::{Store, StoreError};
 
 /// A dataset.
@@ -71,7 +71,14 @@ pub async fn list(
         sql.push(" from datasets d where d.project_id = ")
             .push_bind(project.as_str().to_owned());
     };
-    page::read(store, DATASET, push, "d.created_at desc, d.id", page).await
+    page::read(
+        store,
+        DATASET,
+        push,
+        Order::indexed("d.created_at desc, d.id"),
+        page,
+    )
+    .await
 }
 
 /// The dataset of that name.
@@ -146,7 +153,7 @@ pub async fn items(
         store,
         &format!("{ITEM}, d.name as dataset_name"),
         push,
-        "i.created_at desc, i.id",
+        Order::indexed("i.created_at desc, i.id"),
         page,
     )
     .await

@@ -47,6 +47,9 @@ pub enum StoreError {
 /// A key that is there already.
 pub(crate) const UNIQUE_VIOLATION: &str = "23505";
 
+/// A statement that took longer than its timeout.
+pub(crate) const QUERY_CANCELED: &str = "57014";
+
 const CHECK_VIOLATION: &str = "23514";
 /// A table that is not there, or not any more.
 pub(crate) const UNDEFINED_TABLE: &str = "42P01";
@@ -119,7 +122,7 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::WorkerCrashed => Self::Unavailable(Some(error)),
             sqlx::Error::Database(database) => {
                 match database.code().unwrap_or_default().as_ref() {
-                    "57014" => Self::Timeout,
+                    QUERY_CANCELED => Self::Timeout,
                     // Connection, resources, locks, operator intervention, system and rollback errors.
                     code if ["08", "53", "55", "57", "58", "40"]
                         .contains(&code.get(..2).unwrap_or("")) =>

@@ -8,7 +8,7 @@ use sqlx::{Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
 use crate::filter::{self, Condition, ObservationColumn};
-use crate::page::{self, Page, Paged, Part};
+use crate::page::{self, Order, Page, Paged, Part};
 use crate::traces::TraceView;
 use crate::{Store, StoreError};
 
@@ -79,14 +79,13 @@ pub async fn list(
     conditions: &[Condition<ObservationColumn>],
     page: Page,
 ) -> Result<Paged<ObservationView>, StoreError> {
-    page::read(
-        store,
-        COLUMNS,
-        |sql| push_from(sql, project, conditions),
-        "o.start_time desc, o.trace_id desc, o.id desc",
-        page,
-    )
-    .await
+    let is_of_index = |one: &Condition<_>| one.column == ObservationColumn::StartTime;
+    let order = Order {
+        by: "o.start_time desc, o.trace_id desc, o.id desc",
+        is_indexed: conditions.iter().all(is_of_index),
+    };
+    let push = |sql: &mut QueryBuilder<Postgres>| push_from(sql, project, conditions);
+    page::read(store, COLUMNS, push, order, page).await
 }
 
 fn push_from(

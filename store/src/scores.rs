@@ -5,7 +5,7 @@ use sqlx::{Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
 use crate::filter::{self, Condition, ScoreColumn};
-use crate::page::{self, Page, Paged, Part};
+use crate::page::{self, Order, Page, Paged, Part};
 use crate::reading::ROWS_MAX;
 use crate::{Store, StoreError};
 
@@ -82,7 +82,12 @@ pub async fn list(
 ) -> Result<Paged<ListedScore>, StoreError> {
     let push = |sql: &mut QueryBuilder<Postgres>| push_from(sql, project, scope, conditions);
     let columns = format!("{COLUMNS}, {OF_TRACE}");
-    page::read(store, &columns, push, "s.ts desc, s.id desc", page).await
+    let is_of_index = |one: &Condition<_>| one.column == ScoreColumn::Timestamp;
+    let order = Order {
+        by: "s.ts desc, s.id desc",
+        is_indexed: conditions.iter().all(is_of_index),
+    };
+    page::read(store, &columns, push, order, page).await
 }
 
 /// Scores older than `before` (time and id of the last that is known), newest first.

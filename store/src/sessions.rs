@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
-use crate::page::{self, Page, Paged};
+use crate::page::{self, Order, Page, Paged};
 use crate::{Store, StoreError};
 
 /// A session: traces that belong together, such as a conversation.
@@ -36,14 +36,12 @@ pub async fn list(
     query: &SessionQuery,
     page: Page,
 ) -> Result<Paged<SessionView>, StoreError> {
-    page::read(
-        store,
-        "id, created_at, environment",
-        |sql| push_from(sql, project, query),
-        "created_at desc, id",
-        page,
-    )
-    .await
+    let order = Order {
+        by: "created_at desc, id",
+        is_indexed: query.environments.is_empty(),
+    };
+    let push = |sql: &mut QueryBuilder<Postgres>| push_from(sql, project, query);
+    page::read(store, "id, created_at, environment", push, order, page).await
 }
 
 fn push_from(sql: &mut QueryBuilder<Postgres>, project: &ProjectId, query: &SessionQuery) {

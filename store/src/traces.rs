@@ -147,13 +147,13 @@ pub async fn list(
     project: &ProjectId,
     query: &TraceQuery,
 ) -> Result<Paged<TraceView>, StoreError> {
-    let total = page::count(store, |sql| push_from(sql, project, query, Found::Anyhow)).await?;
-    if total <= query.page.offset() && total <= page::EXACT_MAX {
-        return Ok(Paged::of(Vec::new(), query.page, total));
+    let count = page::count(store, |sql| push_from(sql, project, query, Found::Anyhow)).await?;
+    if count.ends_before(query.page) {
+        return Ok(Paged::of(Vec::new(), query.page, count));
     }
     // Postgres would walk the index of the order for rare matches, and sort half the table for
     // frequent ones; here it is known which they are.
-    let rare = !query.conditions.is_empty() && total <= page::EXACT_MAX;
+    let rare = !query.conditions.is_empty() && count.is_few();
     let found = if rare && !query.is_in_index_order() {
         Found::First
     } else {
@@ -185,7 +185,7 @@ pub async fn list(
     push_order(&mut rows);
     rows.push(" limit ").push_bind(query.page.limit);
     let rows = rows.build_query_as().fetch_all(store.read()).await?;
-    Ok(Paged::of(rows, query.page, total))
+    Ok(Paged::of(rows, query.page, count))
 }
 
 impl TraceQuery {

@@ -21,6 +21,7 @@ use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr};
 use xtrace_model::ProjectId;
 
+use crate::error::{QUERY_CANCELED, is_sqlstate};
 use admission::{Admission, Turn};
 use memory::{Held, Memory};
 
@@ -170,6 +171,25 @@ impl Reader {
             turn,
             is_running: true,
         })
+    }
+
+    /// The row of a statement that may run so long, its turn not counted; none if it runs longer, and it ends.
+    pub(crate) async fn row_within<'q>(
+        self,
+        limit: Duration,
+        query: impl Execute<'q, Postgres> + 'q,
+    ) -> Result<Option<PgRow>, sqlx::Error> {
+        let mut statement = self.begin().await?;
+        let found = statement.connection().fetch_one(query);
+        // One that is dropped while it runs is ended with its connection.
+        let Ok(found) = tokio::time::timeout(limit, found).await else {
+            return Ok(None);
+        };
+        statement.is_running = false;
+        match found {
+            Err(error) if is_sqlstate(&error, &[QUERY_CANCELED]) => Ok(None),
+            found => found.map(Some),
+        }
     }
 
     /// A transaction that sees one moment; whoever gets it says when it is over.

@@ -1,13 +1,16 @@
 //! A page of a list.
 
+mod count;
+
 use futures_util::TryStreamExt;
-use serde_json::Value;
 use sqlx::postgres::PgRow;
-use sqlx::types::Json;
 use sqlx::{FromRow, Postgres, QueryBuilder};
 
 use crate::reading::{Bound, ROWS_MAX};
 use crate::{Store, StoreError};
+
+pub use count::EXACT_MAX;
+pub(crate) use count::{Count, Estimates, count};
 
 /// Which page a caller wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,25 +33,21 @@ impl Page {
 pub struct Paged<T> {
     /// The page's rows.
     pub rows: Vec<T>,
-    /// Rows on all pages: exact up to [`EXACT_MAX`]; beyond it an estimate, but always more than were
-    /// seen so far while there may be another page, so that whoever turns pages sees them all.
+    /// Rows on all pages: exact up to [`EXACT_MAX`] unless they could not be counted in time; beyond it an
+    /// estimate, but always more than were seen so far while there may be another page, so that turning pages
+    /// leads through all of them.
     pub total: i64,
 }
 
-/// Up to here rows are counted,
-pub const EXACT_MAX: i64 = 10_000;
-/// unless the statistics know of so many that there is no doubt.
-const SURELY_MANY: i64 = 2 * EXACT_MAX;
-
 impl<T> Paged<T> {
-    /// A page of a list whose rows were counted, or estimated, ahead.
-    pub(crate) fn of(rows: Vec<T>, page: Page, total: i64) -> Self {
-        let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-        let seen = page.offset().saturating_add(count);
-        let total = match count {
-            _ if total <= EXACT_MAX => total,
-            0 => total,
-            full if full == page.limit => total.max(seen + 1),
+    /// A page of a list whose rows were counted ahead.
+    pub(crate) fn of(rows: Vec<T>, page: Page, count: Count) -> Self {
+        let found = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        let seen = page.offset().saturating_add(found);
+        let total = match (count, found) {
+            (Count::Exact(total), _) => total,
+            (Count::About(total), 0) => total.min(seen),
+            (Count::About(total), full) if full == page.limit => total.max(seen + 1),
             _ => seen,
         };
         Self { rows, total }
@@ -126,53 +125,59 @@ where
     Ok(sql.build_query_as().fetch_all(store.read()).await?)
 }
 
+/// How a page is sorted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order {
+    /// The keys; the first is an expression without spaces and commas.
+    pub by: &'static str,
+    /// Whether an index holds what matches in this order, so that few rows are visited for a page.
+    pub is_indexed: bool,
+}
+
+impl Order {
+    /// Where Postgres' choice is right: there are no conditions but those that an index is for.
+    pub(crate) fn indexed(by: &'static str) -> Self {
+        Self {
+            by,
+            is_indexed: true,
+        }
+    }
+
+    /// Appends the keys. If few rows match, but no index knows which, the first key is made one that no index
+    /// has: walking an index in the order of the list would visit all rows one by one until the page is full.
+    fn push(self, sql: &mut QueryBuilder<Postgres>, count: Count) {
+        if self.is_indexed || !count.is_few() {
+            sql.push(self.by);
+            return;
+        }
+        let end = self.by.find([' ', ',']).unwrap_or(self.by.len());
+        let (first, rest) = self.by.split_at(end);
+        sql.push(format_args!("coalesce({first}, {first}){rest}"));
+    }
+}
+
 /// Reads one page: `columns` of what a query's `from` clause and conditions, which `push` appends, yield.
 pub(crate) async fn read<T>(
     store: &Store,
     columns: &str,
     push: impl Fn(&mut QueryBuilder<Postgres>),
-    order: &'static str,
+    order: Order,
     page: Page,
 ) -> Result<Paged<T>, StoreError>
 where
     T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
 {
-    let total = count(store, &push).await?;
-    if total <= page.offset() && total <= EXACT_MAX {
-        return Ok(Paged::of(Vec::new(), page, total));
+    let count = count(store, &push).await?;
+    if count.ends_before(page) {
+        return Ok(Paged::of(Vec::new(), page, count));
     }
     let mut rows = QueryBuilder::new("select ");
     rows.push(columns);
     push(&mut rows);
-    rows.push(" order by ").push(order);
+    rows.push(" order by ");
+    order.push(&mut rows, count);
     rows.push(" limit ").push_bind(page.limit);
     rows.push(" offset ").push_bind(page.offset());
     let rows = rows.build_query_as().fetch_all(store.read()).await?;
-    Ok(Paged::of(rows, page, total))
-}
-
-/// Counts the rows that a query's `from` clause and conditions, which `push` appends, yield.
-pub(crate) async fn count(
-    store: &Store,
-    push: impl Fn(&mut QueryBuilder<Postgres>),
-) -> Result<i64, StoreError> {
-    let mut sql = QueryBuilder::new("explain (format json) select 1");
-    push(&mut sql);
-    let plan: Json<Value> = sql.build_query_scalar().fetch_one(store.read()).await?;
-    let estimate = plan.0.pointer("/0/Plan/Plan Rows").and_then(Value::as_i64);
-    let estimate = estimate.unwrap_or_default();
-    if estimate > SURELY_MANY {
-        return Ok(estimate);
-    }
-    let mut sql = QueryBuilder::new("select count(*) from (select 1");
-    push(&mut sql);
-    sql.push(" limit ")
-        .push_bind(EXACT_MAX + 1)
-        .push(") counted");
-    let counted: i64 = sql.build_query_scalar().fetch_one(store.read()).await?;
-    Ok(if counted > EXACT_MAX {
-        counted.max(estimate)
-    } else {
-        counted
-    })
+    Ok(Paged::of(rows, page, count))
 }
