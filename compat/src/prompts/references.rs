@@ -12,6 +12,9 @@ use xtrace_model::{ProjectId, json as rules};
 use xtrace_store::prompts::{self, Prompt, Referred, Which};
 use xtrace_store::{Store, StoreError};
 
+use crate::body;
+use crate::error::CompatError;
+
 /// How many prompts lie within each other, the one that is asked for included.
 const DEPTH_MAX: usize = 5;
 /// Of a prompt with all its references put in.
@@ -344,60 +347,130 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// Which other prompts need one of the versions that are going, in words.
+/// References that a refusal lists; more are counted.
+const NEEDED_MAX: usize = 100;
+
+/// Which other prompts need one of the versions that are going, in words; the last line counts what is left out.
 pub(super) async fn needed(
     store: &Store,
     project: &ProjectId,
     name: &str,
     going: &[Prompt],
     staying: &[Prompt],
-) -> Result<Vec<String>, StoreError> {
+) -> Result<Vec<String>, CompatError> {
     let quoted = Value::from(format!("{OPENING}name={name}|")).to_string();
     let holding = prompts::holding(store, project, quoted.trim_matches('"')).await?;
-    let mut needed = Vec::new();
-    for parent in holding.iter().filter(|parent| parent.name != name) {
-        let content = rules::parse(&parent.prompt).unwrap_or_default();
-        let mut texts = Vec::new();
-        match &content {
-            Value::String(text) => texts.push(text.as_str()),
-            other => {
-                let messages = other.as_array().into_iter().flatten();
-                texts.extend(messages.filter_map(|message| message["content"].as_str()));
-            }
-        }
-        for tag in texts
-            .into_iter()
-            .flat_map(tags)
-            .filter(|tag| tag.name == name)
-        {
-            let (is_needed, reference) = match &tag.which {
-                Which::Version(version) => (
-                    going.iter().any(|prompt| prompt.version == *version),
-                    format!("v{version}"),
-                ),
-                Which::Label(label) => (
-                    going.iter().any(|prompt| prompt.labels.contains(label))
-                        && label != prompts::LATEST
-                        && !staying.iter().any(|prompt| prompt.labels.contains(label))
-                        || label == prompts::LATEST && staying.is_empty(),
-                    label.clone(),
-                ),
-            };
-            let words = format!(
-                "{} v{} depends on {name} {reference}",
-                parent.name, parent.version
-            );
-            if is_needed && !needed.contains(&words) {
-                needed.push(words);
-            }
+    let ending = Ending::of(going, staying);
+    let bytes = holding.iter().map(|parent| parent.prompt.len()).sum();
+    let name = name.to_owned();
+    body::aside(bytes, move || ending.dependents(&name, &holding)).await
+}
+
+/// What is not there any more once some versions of a name are gone.
+struct Ending {
+    versions: HashSet<i32>,
+    labels: HashSet<String>,
+}
+
+impl Ending {
+    fn of(going: &[Prompt], staying: &[Prompt]) -> Self {
+        let stay: HashSet<&String> = staying.iter().flat_map(|prompt| &prompt.labels).collect();
+        let gone = going.iter().flat_map(|prompt| &prompt.labels);
+        // The newest version that stays takes the label of the newest over.
+        let is_ending = |label: &&String| match label.as_str() {
+            prompts::LATEST => staying.is_empty(),
+            _ => !stay.contains(label),
+        };
+        Self {
+            versions: going.iter().map(|prompt| prompt.version).collect(),
+            labels: gone.filter(is_ending).cloned().collect(),
         }
     }
-    Ok(needed)
+
+    /// The prompts of other names that need any of it, in words.
+    fn dependents(&self, name: &str, holding: &[Prompt]) -> Vec<String> {
+        let (mut words, mut others) = (Vec::new(), 0);
+        for parent in holding.iter().filter(|parent| parent.name != name) {
+            let references = self.needed_by(name, &parent.prompt);
+            let left = NEEDED_MAX - words.len();
+            others += references.len().saturating_sub(left);
+            let listed = references.into_iter().take(left);
+            words.extend(listed.map(|reference| {
+                format!(
+                    "{} v{} depends on {name} {reference}",
+                    parent.name, parent.version
+                )
+            }));
+        }
+        if others > 0 {
+            words.push(format!("and {others} more"));
+        }
+        words
+    }
+
+    /// The references of a prompt, which is JSON text, that lead to any of it; each once, in their order.
+    fn needed_by(&self, name: &str, prompt: &str) -> Vec<String> {
+        let content = rules::parse(prompt).unwrap_or_default();
+        let tags = texts_of(&content).flat_map(tags);
+        let mut seen = HashSet::new();
+        let needed = tags.filter(|tag| tag.name == name).filter_map(|tag| {
+            let reference = match &tag.which {
+                Which::Version(version) if self.versions.contains(version) => format!("v{version}"),
+                Which::Label(label) if self.labels.contains(label.as_str()) => label.clone(),
+                _ => return None,
+            };
+            seen.insert(reference.clone()).then_some(reference)
+        });
+        needed.collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn version(number: i32, labels: &[&str]) -> Prompt {
+        Prompt {
+            id: number.to_string(),
+            name: "n".to_owned(),
+            version: number,
+            r#type: "text".to_owned(),
+            prompt: String::new(),
+            config: String::new(),
+            labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+            tags: Vec::new(),
+            commit_message: None,
+            created_at: chrono::DateTime::UNIX_EPOCH,
+            updated_at: chrono::DateTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn what_ends_is_needed_once_in_order() {
+        let going = [version(1, &["production"]), version(2, &["both", "latest"])];
+        let staying = [version(3, &["both"])];
+        let tag = |which: &str| format!("@@@langfusePrompt:name=n|{which}@@@");
+        let text = [
+            "version=2",
+            "label=both",
+            "label=production",
+            "version=3",
+            "label=latest",
+            "version=2",
+            "version=1",
+        ]
+        .map(tag)
+        .concat();
+        let json = Value::from(text).to_string();
+        let needed = |staying: &[Prompt]| Ending::of(&going, staying).needed_by("n", &json);
+        assert_eq!(needed(&staying), ["v2", "production", "v1"]);
+        assert_eq!(needed(&[]), ["v2", "both", "production", "latest", "v1"]);
+        assert!(
+            Ending::of(&going, &staying)
+                .needed_by("other", &json)
+                .is_empty()
+        );
+    }
 
     #[test]
     fn only_well_formed_references_count() {
