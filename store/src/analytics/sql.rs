@@ -130,13 +130,17 @@ fn percentile(fraction: &str, value: &str) -> String {
     format!("percentile_cont({fraction}) within group (order by ({value})::float8)")
 }
 
-fn push_from(sql: &mut Sql, project: &ProjectId, question: &Question) {
+/// Appends where rows come from, and which.
+pub(super) fn push_from(sql: &mut Sql, project: &ProjectId, question: &Question) {
     const TRACE_OF_OBSERVATION: &str =
         " left join traces t on t.project_id = o.project_id and t.id = o.trace_id";
     const TRACE_OF_SCORE: &str =
         " left join traces t on t.project_id = s.project_id and t.id = s.trace_id";
-    const OBSERVATION_OF_SCORE: &str = " left join observations o on o.project_id = s.project_id \
-        and o.trace_id = s.trace_id and o.id = s.observation_id";
+    // All observations of a trace begin within its extent: one look-up a score, in the partitions of that
+    // extent instead of in all.
+    const OBSERVATION_OF_SCORE: &str = " left join lateral (select o.* from observations o \
+        where o.project_id = s.project_id and o.trace_id = t.id and o.id = s.observation_id \
+          and o.start_time between t.first_start and t.last_start offset 0) o on true";
     let (table, alias) = match question.view {
         View::Traces => ("traces t", "t"),
         View::Observations => ("observations o", "o"),
@@ -150,10 +154,11 @@ fn push_from(sql: &mut Sql, project: &ProjectId, question: &Question) {
         }
         View::Observations => {}
         _ => {
-            if uses(question, "t.") {
+            let of_observation = uses(question, "o.");
+            if of_observation || uses(question, "t.") {
                 sql.push(TRACE_OF_SCORE);
             }
-            if uses(question, "o.") {
+            if of_observation {
                 sql.push(OBSERVATION_OF_SCORE);
             }
         }
