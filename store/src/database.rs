@@ -284,6 +284,11 @@ impl Store {
         Reading::current().unwrap_or_else(|| self.readings.reading(None))
     }
 
+    /// Makes room in the answer of the request that runs for bytes that no row weighs: what is computed.
+    pub async fn make_room(&self, bytes: usize) -> Result<(), StoreError> {
+        Ok(self.current_reading().grow(bytes).await?)
+    }
+
     /// For reads, within the bounds of the request that runs.
     pub(crate) fn read(&self) -> Reader {
         Reader {

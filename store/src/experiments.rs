@@ -76,14 +76,12 @@ pub async fn list(
     project: &ProjectId,
     query: &ExperimentQuery<ExperimentColumn, (DateTime<Utc>, String)>,
 ) -> Result<Part<Experiment>, StoreError> {
+    // What the newest item tells of its experiment is read once it is known which experiments are answered.
     let mut sql = QueryBuilder::new(
-        "select o.experiment ->> 'id' as id,
-                (array_agg(o.experiment ->> 'name' order by o.start_time desc))[1] as name,
-                (array_agg(o.experiment ->> 'description' order by o.start_time desc))[1] as description,
-                (array_agg(o.experiment ->> 'datasetId' order by o.start_time desc))[1] as dataset_id,
-                (array_agg((o.experiment -> 'metadata')::text order by o.start_time desc))[1] as metadata,
-                min(o.start_time) as start_time, max(coalesce(o.end_time, o.start_time)) as end_time,
-                max(o.start_time) as last_start, count(*) as item_count",
+        "select g.*, newest.name, newest.description, newest.dataset_id, newest.metadata
+           from (select o.experiment ->> 'id' as id,
+                        min(o.start_time) as start_time, max(coalesce(o.end_time, o.start_time)) as end_time,
+                        max(o.start_time) as last_start, count(*) as item_count",
     );
     push_from(&mut sql, project, query);
     sql.push(" group by 1");
@@ -92,7 +90,19 @@ pub async fn list(
             .push_bind(*last);
         sql.push(", ").push_bind(id.clone()).push(")");
     }
-    sql.push(" order by last_start desc, id desc");
+    sql.push(" order by last_start desc, id desc limit ")
+        .push_bind(query.limit + 1);
+    sql.push(
+        ") g cross join lateral (
+                 select o.experiment ->> 'name' as name, o.experiment ->> 'description' as description,
+                        o.experiment ->> 'datasetId' as dataset_id, (o.experiment -> 'metadata')::text as metadata",
+    );
+    push_from(&mut sql, project, query);
+    sql.push(
+        " and o.experiment ->> 'id' = g.id and o.start_time = g.last_start
+                  order by o.trace_id desc, o.id desc limit 1) newest
+          order by g.last_start desc, g.id desc",
+    );
     page::part(store, sql, query.limit).await
 }
 

@@ -235,17 +235,25 @@ pub async fn list(
     let mut count = QueryBuilder::new("select count(distinct p.name)");
     push_from(&mut count, project, conditions);
     let total = count.build_query_scalar().fetch_one(store.read()).await?;
+    // What versions hold is read of one version a name; of all of them, only what is short is collected.
     let mut rows = QueryBuilder::new(
-        "select p.name, (array_agg(p.type order by p.version desc))[1] as type,
-                array_agg(p.version order by p.version) as versions,
-                jsonb_agg(p.labels) as labels, (jsonb_agg(p.tags))->0 as tags,
-                max(p.updated_at) as updated_at,
-                (array_agg(p.config order by p.version desc))[1] as config",
+        "select g.name, g.versions, g.labels, g.updated_at, newest.type, to_jsonb(newest.tags) as tags, newest.config
+           from (select p.name, max(p.version) as newest,
+                        -- Collects at most a number of each version of a name.
+                        array_agg(p.version order by p.version) as versions,
+                        -- Collects at most the labels of each, of which a name has each once.
+                        jsonb_agg(p.labels order by p.version) as labels,
+                        max(p.updated_at) as updated_at",
     );
     push_from(&mut rows, project, conditions);
     rows.push(" group by p.name order by p.name limit ")
         .push_bind(page.limit);
-    rows.push(" offset ").push_bind(page.offset());
+    rows.push(" offset ")
+        .push_bind(page.offset())
+        .push(") g join prompts newest on newest.project_id = ")
+        .push_bind(project.as_str().to_owned());
+    rows.push(" and newest.name = g.name and newest.version = g.newest order by g.name limit ")
+        .push_bind(page.limit);
     let rows = rows.build_query_as().fetch_all(store.read()).await?;
     Ok(Paged { rows, total })
 }

@@ -6,6 +6,7 @@ use xtrace_model::{ProjectId, TraceId};
 
 use crate::filter::{self, Condition, TraceColumn};
 use crate::page::{self, Page, Paged};
+use crate::reading::ANSWER_BYTES_MAX;
 use crate::{Store, StoreError};
 
 /// A trace as readers see it.
@@ -36,6 +37,8 @@ pub struct TraceView {
     pub sent_total_cost: Option<f64>,
     pub first_start: Option<DateTime<Utc>>,
     pub last_start: Option<DateTime<Utc>>,
+    /// How many observations it has.
+    pub observation_count: i64,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
@@ -133,7 +136,8 @@ impl TraceOrder {
 
 const COLUMNS: &str = "t.id, t.ts, t.name, t.user_id, t.session_id, t.release, t.version, \
     t.environment, t.external_id, t.public, t.bookmarked, t.tags, t.metadata_decoded, \
-    t.sent_latency, t.sent_total_cost, t.first_start, t.last_start, t.created_at, t.updated_at";
+    t.sent_latency, t.sent_total_cost, t.first_start, t.last_start, t.created_at, t.updated_at, \
+    t.debug_count::bigint + t.default_count + t.warning_count + t.error_count as observation_count";
 const IO_COLUMNS: &str = ", t.metadata::text as metadata, t.input, t.output";
 const NO_IO_COLUMNS: &str = ", null::text as metadata, null::text as input, null::text as output";
 
@@ -303,6 +307,9 @@ pub async fn of_session(
     page::all(store, sql).await
 }
 
+/// Observations of traces whose ids are collected unseen; more are measured first.
+const IDS_UNMEASURED_MAX: i64 = 100_000;
+
 /// What is computed over the observations of some traces, which must be of one project.
 pub async fn rollups(
     store: &Store,
@@ -310,41 +317,78 @@ pub async fn rollups(
     traces: &[TraceView],
     environments: &[String],
 ) -> Result<Vec<Rollup>, StoreError> {
-    let extent = |trace: &TraceView| Some((trace.first_start?, trace.last_start?));
-    let traces = traces
-        .iter()
-        .filter_map(|trace| Some((trace.id.clone(), extent(trace)?)));
-    let (ids, extents): (Vec<String>, Vec<_>) = traces.unzip();
-    let (firsts, lasts): (Vec<DateTime<Utc>>, Vec<DateTime<Utc>>) = extents.into_iter().unzip();
-    let (Some(first), Some(last)) = (firsts.iter().min().copied(), lasts.iter().max().copied())
-    else {
+    let Some(extents) = Extents::of(traces) else {
         return Ok(Vec::new());
     };
+    let push_from = |sql: &mut QueryBuilder<Postgres>| {
+        extents.push_observations(sql, project);
+        if !environments.is_empty() {
+            sql.push(" and o.environment = any(")
+                .push_bind(environments.to_vec())
+                .push(")");
+        }
+    };
+    let observations: i64 = traces.iter().map(|trace| trace.observation_count).sum();
+    if observations > IDS_UNMEASURED_MAX {
+        // Each stands between quotes, before a comma.
+        let mut sql =
+            QueryBuilder::new("select coalesce(sum(octet_length(o.id) + 3), 0)::bigint from ");
+        push_from(&mut sql);
+        let bytes: i64 = sql.build_query_scalar().fetch_one(store.read()).await?;
+        if usize::try_from(bytes).is_ok_and(|bytes| bytes > ANSWER_BYTES_MAX) {
+            return Err(StoreError::TooLarge);
+        }
+    }
     let mut sql = QueryBuilder::new("select o.trace_id, ");
     sql.push(LATENCY)
         .push(" as latency, sum(o.total_cost) as total_cost, ");
-    sql.push("array_agg(o.id::text order by o.start_time, o.id) as observation_ids from unnest(");
-    sql.push_bind(ids)
-        .push("::text[], ")
-        .push_bind(firsts)
-        .push("::timestamptz[], ");
-    // One look-up a trace, in the partitions of its extent only.
-    sql.push_bind(lasts).push(
-        "::timestamptz[]) k(id, first_start, last_start) cross join lateral (
-             select o.* from observations o where o.trace_id = k.id
-                and o.start_time between k.first_start and k.last_start and o.project_id = ",
-    );
-    sql.push_bind(project.as_str().to_owned());
-    sql.push(" and o.start_time between ")
-        .push_bind(first)
-        .push(" and ")
-        .push_bind(last);
-    sql.push(" offset 0) o where true");
-    if !environments.is_empty() {
-        sql.push(" and o.environment = any(")
-            .push_bind(environments.to_vec())
-            .push(")");
-    }
+    // Collects at most as many bytes as an answer has: more than a few were measured.
+    sql.push("array_agg(o.id::text order by o.start_time, o.id) as observation_ids from ");
+    push_from(&mut sql);
     sql.push(" group by o.trace_id");
     page::all(store, sql).await
+}
+
+/// Ids of traces, and from when to when their observations begin.
+struct Extents {
+    ids: Vec<String>,
+    firsts: Vec<DateTime<Utc>>,
+    lasts: Vec<DateTime<Utc>>,
+    all: (DateTime<Utc>, DateTime<Utc>),
+}
+
+impl Extents {
+    /// Those of traces that have observations; none if none has.
+    fn of(traces: &[TraceView]) -> Option<Self> {
+        let extent = |trace: &TraceView| Some((trace.first_start?, trace.last_start?));
+        let traces = traces
+            .iter()
+            .filter_map(|trace| Some((trace.id.clone(), extent(trace)?)));
+        let (ids, extents): (Vec<String>, Vec<_>) = traces.unzip();
+        let (firsts, lasts): (Vec<DateTime<Utc>>, Vec<DateTime<Utc>>) = extents.into_iter().unzip();
+        let all = (*firsts.iter().min()?, *lasts.iter().max()?);
+        Some(Self {
+            ids,
+            firsts,
+            lasts,
+            all,
+        })
+    }
+
+    /// Appends their observations `o`, and ` where true`: one look-up a trace, in the partitions of its extent only.
+    fn push_observations(&self, sql: &mut QueryBuilder<Postgres>, project: &ProjectId) {
+        sql.push("unnest(").push_bind(self.ids.clone());
+        sql.push("::text[], ").push_bind(self.firsts.clone());
+        sql.push("::timestamptz[], ")
+            .push_bind(self.lasts.clone())
+            .push(
+                "::timestamptz[]) k(id, first_start, last_start) cross join lateral (
+             select o.* from observations o where o.trace_id = k.id
+                and o.start_time between k.first_start and k.last_start and o.project_id = ",
+            );
+        sql.push_bind(project.as_str().to_owned());
+        sql.push(" and o.start_time between ").push_bind(self.all.0);
+        sql.push(" and ").push_bind(self.all.1);
+        sql.push(" offset 0) o where true");
+    }
 }

@@ -195,6 +195,36 @@ fn every_read_of_rows_has_a_limit() {
     }
 }
 
+/// Postgres bounds the memory of sorts and hashes, but not that of values which are collected into one.
+#[test]
+fn what_postgres_collects_is_bounded() {
+    const LINES_BEFORE: usize = 6;
+    let aggregates = [
+        "array_agg(",
+        "json_agg(",
+        "jsonb_agg(",
+        "string_agg(",
+        "object_agg(",
+    ];
+    let mut found = 0;
+    for (path, text) in rust("store/src") {
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            if !aggregates.iter().any(|aggregate| line.contains(aggregate)) {
+                continue;
+            }
+            found += 1;
+            let before = &lines[number.saturating_sub(LINES_BEFORE)..number];
+            assert!(
+                before.iter().any(|line| line.contains("Collects at most")),
+                "{path}:{}: say in a comment that it \"Collects at most\" how much",
+                number + 1
+            );
+        }
+    }
+    assert!(found > 5, "the aggregates have other names now");
+}
+
 #[test]
 fn every_invariant_names_a_test_that_exists() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();

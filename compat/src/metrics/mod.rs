@@ -49,10 +49,10 @@ async fn answer(
         )));
     }
     if parsed.fills {
-        rows = rows::fill(rows, &parsed.question)?;
+        rows = rows::fill(store, rows, &parsed).await?;
     }
     if let Some(limit) = parsed.row_limit {
         rows.truncate(limit);
     }
-    Ok(Answer::of(&json!({})).list("data", rows))
+    Ok(Answer::of(&json!({})).list("data", rows.into_iter().map(rows::shown)))
 }

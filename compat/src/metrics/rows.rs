@@ -1,50 +1,60 @@
 //! Buckets of time that nothing is in: rows of zeros, so that a curve has no holes.
 
-use std::collections::HashSet;
-
 use chrono::{DateTime, Datelike, Days, Months, NaiveTime, TimeDelta, TimeZone, Timelike, Utc};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use xtrace_store::analytics::{Aggregation, Granularity, Question, ROWS_MAX, Rows};
+use xtrace_store::Store;
+use xtrace_store::analytics::{Aggregation, Granularity, Question, ROWS_MAX, Row, Rows};
 
+use super::parse::Parsed;
 use crate::error::CompatError;
 
+/// A row as it is answered.
+pub(super) fn shown(row: Row) -> Box<RawValue> {
+    RawValue::from_string(row.json).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
 /// Adds a row for every bucket from that of the begin up to and not including that of the end which has
-/// none; rows are in order of time.
-pub(super) fn fill(rows: Rows, question: &Question) -> Result<Rows, CompatError> {
+/// none, as far as the answer goes; rows are in order of time.
+pub(super) async fn fill(store: &Store, rows: Rows, parsed: &Parsed) -> Result<Rows, CompatError> {
+    let question = &parsed.question;
     let Some(granularity) = question.granularity else {
         return Ok(rows);
     };
-    let seen: HashSet<String> = rows.iter().map(time_of).collect();
+    let rows_max = usize::try_from(ROWS_MAX).unwrap_or(usize::MAX);
+    let limit = parsed.row_limit.unwrap_or(usize::MAX);
     let end = start_of(question.to, granularity);
-    let mut missing = Vec::new();
     let mut bucket = start_of(question.from, granularity);
-    while bucket < end {
+    let mut rows = rows.into_iter().peekable();
+    let (mut all, mut missing) = (Vec::new(), 0);
+    while bucket < end && all.len() < limit {
         let text = text_of(bucket, granularity);
-        if !seen.contains(&text) {
-            missing.push(empty(&text, question));
+        let mut is_missing = true;
+        // Texts of one form are in order of time.
+        let is_due = |row: &Row| row.bucket.as_ref().is_some_and(|at| *at <= text);
+        while let Some(row) = rows.next_if(is_due) {
+            is_missing &= row.bucket.as_ref() != Some(&text);
+            all.push(row);
         }
-        if i64::try_from(missing.len()).is_ok_and(|count| count > ROWS_MAX) {
+        if is_missing {
+            missing += 1;
+            let json = empty(&text, question).to_string();
+            store.make_room(json.len()).await?;
+            let bucket = Some(text);
+            all.push(Row { json, bucket });
+        }
+        if missing > rows_max {
             return Err(CompatError::TooLarge(format!(
                 "The range has more than {ROWS_MAX} buckets. Choose a larger granularity"
             )));
         }
         bucket = next(bucket, granularity);
     }
-    let mut all = rows;
-    all.extend(missing);
-    // Texts of one form are in order of time.
-    all.sort_by_key(time_of);
+    all.extend(rows);
     Ok(all)
 }
 
-fn time_of(row: &Map<String, Value>) -> String {
-    row["time_dimension"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
-}
-
-fn empty(bucket: &str, question: &Question) -> Map<String, Value> {
+fn empty(bucket: &str, question: &Question) -> Value {
     let mut row = Map::new();
     for dimension in &question.dimensions {
         row.insert(dimension.name.to_owned(), Value::Null);
@@ -57,7 +67,7 @@ fn empty(bucket: &str, question: &Question) -> Map<String, Value> {
         };
         row.insert(metric.name(), nothing);
     }
-    row
+    Value::Object(row)
 }
 
 /// When the bucket of a time begins; weeks begin on Mondays.

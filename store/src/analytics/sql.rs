@@ -3,90 +3,116 @@
 use sqlx::{Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
-use super::{Aggregation, Granularity, Metric, OrderKey, Question, View};
+use super::{Aggregation, Granularity, Metric, OrderKey, Question, View, histogram};
 use crate::filter::{self, Column};
 use crate::usage::sql::{average_of_floats, sum_of_floats};
 
-type Sql = QueryBuilder<Postgres>;
+pub(super) type Sql = QueryBuilder<Postgres>;
 
-/// A statement of one column: rows as JSON text.
+/// A statement of two columns: rows as JSON text, and their buckets as they show them, if there are any.
+///
+/// What is grouped is put in order and cut to the limit first, so that what else is computed of it is
+/// computed of rows that are answered.
 pub(super) fn statement(project: &ProjectId, question: &Question) -> Sql {
-    let mut sql = Sql::new("select row_to_json(r)::text from (select ");
-    push_shown(&mut sql, question);
-    sql.push(" from (select ");
+    let mut sql = Sql::new(
+        "with g as materialized (select row_number() over () as place, q.* from (select * from (select ",
+    );
     push_grouped(&mut sql, question);
     push_from(&mut sql, project, question);
-    let keys = question.dimensions.len() + usize::from(question.granularity.is_some());
-    if keys > 0 {
-        let places: Vec<String> = (1..=keys).map(|place| place.to_string()).collect();
+    if keys(question) > 0 {
+        let places: Vec<String> = (1..=keys(question))
+            .map(|place| place.to_string())
+            .collect();
         sql.push(format_args!(" group by {}", places.join(", ")));
     }
-    sql.push(") g");
+    sql.push(") q");
     push_order(&mut sql, question);
     sql.push(" limit ").push_bind(question.limit);
-    sql.push(") r");
+    sql.push(") q)");
+    histogram::push_bins(&mut sql, project, question);
+    let bucket = match question.granularity {
+        Some(_) => "r.time_dimension",
+        None => "null::text",
+    };
+    sql.push(format_args!(
+        " select row_to_json(r)::text as json, {bucket} as bucket from (select "
+    ));
+    push_shown(&mut sql, question);
+    sql.push(" from g");
+    histogram::push_joins(&mut sql, question);
+    sql.push(" order by g.place) r");
     sql
 }
 
-/// What rows show, of what was grouped.
+/// How many keys rows are told apart by; they are the first columns of what is grouped.
+pub(super) fn keys(question: &Question) -> usize {
+    question.dimensions.len() + usize::from(question.granularity.is_some())
+}
+
+/// What rows show, of what was grouped; what is asked for twice, once.
 fn push_shown(sql: &mut Sql, question: &Question) {
-    let mut columns = Vec::new();
+    let mut columns: Vec<(String, String)> = Vec::new();
+    let mut show = |name: &str, shown: String| {
+        if columns.iter().all(|(known, _)| known != name) {
+            columns.push((name.to_owned(), shown));
+        }
+    };
     for (place, dimension) in question.dimensions.iter().enumerate() {
-        columns.push(format!("d{place} as \"{}\"", dimension.name));
+        show(dimension.name, format!("g.d{place}"));
     }
     if let Some(granularity) = question.granularity {
         let format = match granularity {
             Granularity::Minute | Granularity::Hour => "YYYY-MM-DD\"T\"HH24:MI:SS.000\"Z\"",
             _ => "YYYY-MM-DD",
         };
-        columns.push(format!(
-            "to_char(bucket at time zone 'utc', '{format}') as time_dimension"
-        ));
+        let shown = format!("to_char(g.bucket at time zone 'utc', '{format}')");
+        show("time_dimension", shown);
     }
     for (place, metric) in question.metrics.iter().enumerate() {
         let shown = match metric.aggregation {
-            Aggregation::Histogram => histogram(place, question.bins),
-            _ => format!("m{place}"),
+            Aggregation::Histogram => histogram::shown(place),
+            _ => format!("g.m{place}"),
         };
-        columns.push(format!("{shown} as \"{}\"", metric.name()));
+        show(&metric.name(), shown);
     }
+    let columns = columns
+        .iter()
+        .map(|(name, shown)| format!("{shown} as \"{name}\""));
+    let columns: Vec<String> = columns.collect();
+    sql.push(if columns.is_empty() {
+        "1".to_owned()
+    } else {
+        columns.join(", ")
+    });
+}
+
+/// Appends the keys of rows: `d0`, `d1`, …, and `bucket`.
+pub(super) fn push_keys(sql: &mut Sql, question: &Question) {
+    let dimensions = question.dimensions.iter().enumerate();
+    let dimensions = dimensions.map(|(place, one)| format!("{} as d{place}", one.sql));
+    let bucket = question.granularity.map(|granularity| {
+        format!(
+            "date_trunc('{}', {}, 'UTC') as bucket",
+            granularity.name(),
+            question.view.time()
+        )
+    });
+    let mut columns: Vec<String> = dimensions.chain(bucket).collect();
     if columns.is_empty() {
-        columns.push("1".to_owned());
+        columns.push("1 as one".to_owned());
     }
     sql.push(columns.join(", "));
 }
 
-/// Bins of equal width between the least and the greatest value, as `[lower, upper, height]`; empty ones are
-/// left out.
-fn histogram(place: usize, bins: i32) -> String {
-    let (least, greatest) = (format!("m{place}[1]"), format!("m{place}[2]"));
-    format!(
-        "case when {least} is null then '[]'::json
-              when {least} = {greatest} then json_build_array(json_build_array({least}, {greatest}, cardinality(h{place})))
-              else (select json_agg(json_build_array(
-                        {least} + (bin - 1) * ({greatest} - {least}) / {bins},
-                        {least} + bin * ({greatest} - {least}) / {bins}, height) order by bin)
-                      from (select least(width_bucket(x, {least}, {greatest}, {bins}), {bins}) as bin,
-                                   count(*) as height
-                              from unnest(h{place}) x group by 1) bins) end"
-    )
-}
-
 fn push_grouped(sql: &mut Sql, question: &Question) {
-    let mut columns = Vec::new();
-    for (place, dimension) in question.dimensions.iter().enumerate() {
-        columns.push(format!("{} as d{place}", dimension.sql));
+    if keys(question) > 0 {
+        push_keys(sql, question);
+        sql.push(", ");
     }
-    if let Some(granularity) = question.granularity {
-        let time = question.view.time();
-        columns.push(format!(
-            "date_trunc('{}', {time}, 'UTC') as bucket",
-            granularity.name()
-        ));
-    }
-    for (place, metric) in question.metrics.iter().enumerate() {
-        columns.push(aggregate(place, metric));
-    }
+    let metrics = question.metrics.iter().enumerate();
+    let mut columns: Vec<String> = metrics
+        .map(|(place, metric)| aggregate(place, metric))
+        .collect();
     if columns.is_empty() {
         columns.push("count(*)".to_owned());
     }
@@ -116,12 +142,7 @@ fn aggregate(place: usize, metric: &Metric) -> String {
         Aggregation::P90 => percentile("0.9", value),
         Aggregation::P95 => percentile("0.95", value),
         Aggregation::P99 => percentile("0.99", value),
-        Aggregation::Histogram => {
-            return format!(
-                "array[min({value})::float8, max({value})::float8] as m{place},
-                 array_agg(({value})::float8) filter (where {value} is not null) as h{place}"
-            );
-        }
+        Aggregation::Histogram => return histogram::grouped(place, value),
     };
     format!("{computed} as m{place}")
 }

@@ -71,7 +71,8 @@ impl Metric {
             Aggregation::Max => "max(v)".to_owned(),
             Aggregation::Min => "min(v)".to_owned(),
             Aggregation::Sum => "sum(v)".to_owned(),
-            Aggregation::Last => "(array_agg(v order by at desc))[1]".to_owned(),
+            // The pair that is greatest, in order of time first: nothing is collected for it.
+            Aggregation::Last => "(max(array[extract(epoch from at)::float8, v]))[2]".to_owned(),
             Aggregation::Count => "count(v)::float8".to_owned(),
             Aggregation::Increase => all.to_owned(),
             // Of what the range covers of the bucket.

@@ -139,7 +139,11 @@ impl Reading {
     }
 
     async fn take(&self, row: &PgRow) -> Result<(), Bound> {
-        let weight = weight::of(row)?;
+        self.grow(weight::of(row)?).await
+    }
+
+    /// Makes room for so many more bytes of the answer.
+    pub(crate) async fn grow(&self, weight: usize) -> Result<(), Bound> {
         let mut held = self.0.held.lock().await;
         held.grow(weight).await?;
         self.0.bytes.store(held.bytes(), Ordering::Relaxed);

@@ -172,6 +172,7 @@ fn shared(project: &str, source: Source<'_>) -> QueryBuilder<Postgres> {
                from ",
     );
     source.push(&mut sql, project);
+    // Collects at most the entries of one trace.
     sql.push(format_args!(
         " cross join lateral (select u.date, u.model, array_agg(u.environment order by u.environment) as environments
                                 from {ENTRIES} group by 1, 2 having count(*) > 1) u

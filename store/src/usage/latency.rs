@@ -32,7 +32,8 @@ pub(crate) struct Key {
 pub(crate) const COLUMNS: &str = "l.day, l.date, l.environment, l.model, l.measure, l.total::text as total, l.least, l.greatest, \
     l.micros, l.counts, l.is_rounded";
 
-/// Selects [`Row`]s from changes of single values, up to the sub-query of these.
+/// Selects [`Row`]s from changes of single values, up to the sub-query of these. Collects at most what
+/// Postgres lets an array hold, of which an answer takes three million different values of a key.
 pub(crate) const CHANGES: &str = "select day, date, environment, model, measure, null::text as total, \
     null::bigint as least, null::bigint as greatest, array_agg(micros) as micros, array_agg(count) as counts, \
     false as is_rounded from (";

@@ -1,6 +1,7 @@
 //! No key, and no caller without one, stops another project: one project attacks while another's
 //! requests are timed. One file per area.
 
+mod analytics; // questions about many rows
 mod answers; // bytes of answers, connections for reads
 pub(crate) mod arena; // the attacked server, and the neighbour whose requests are timed
 mod compat;

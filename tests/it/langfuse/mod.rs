@@ -11,6 +11,7 @@ mod ingestion;
 mod media;
 mod metrics;
 mod metrics_limits;
+mod metrics_shapes;
 mod models;
 mod observations_v2;
 mod paths;

@@ -193,44 +193,65 @@ pub(super) async fn answer(
             durations::read(&reader, place, &mut found).await?;
         }
     }
-    Ok(rows(question, plan, found))
+    rows(store, question, plan, found).await
 }
 
-/// Keys, and a value of each metric.
-type Row = (Key, Vec<Value>);
-
-fn rows(question: &Question, plan: &Plan, mut found: BTreeMap<Key, Found>) -> Rows {
+/// Puts what was found in order, and shows as much of it as was asked for, row by row: with all its metrics a
+/// row may be many times as large as what it is computed of.
+async fn rows(
+    store: &Store,
+    question: &Question,
+    plan: &Plan,
+    mut found: BTreeMap<Key, Found>,
+) -> Result<Rows, StoreError> {
     // Without dimensions there is a row even if nothing was found.
     if question.dimensions.is_empty() && question.granularity.is_none() {
         found.entry((Vec::new(), None)).or_default();
     }
-    let computed = |(key, mut found): (Key, Found)| {
-        let values = plan.sources.iter().map(|source| match source {
-            Source::Sum(place) => found.sums.value(*place),
-            Source::Durations(place, aggregation) => {
-                found.durations[*place].aggregate(*aggregation, question.bins)
-            }
+    let compute = |found: &mut Found, place: usize| match plan.sources[place] {
+        Source::Sum(place) => found.sums.value(place),
+        Source::Durations(place, aggregation) => {
+            found.durations[place].aggregate(aggregation, question.bins)
+        }
+    };
+    let sortable = |(key, mut found): (Key, Found)| {
+        let values = question.order.iter().map(|(key, _)| match key {
+            OrderKey::Metric(place) => compute(&mut found, *place).as_f64(),
+            _ => None,
         });
         let values = values.collect();
-        (key, values)
+        Sortable { key, values, found }
     };
-    let mut rows: Vec<Row> = found.into_iter().map(computed).collect();
-    rows.sort_by(|a, b| compare(question, a, b));
-    let limit = usize::try_from(question.limit).unwrap_or(usize::MAX);
-    let shown = |((dimensions, bucket), values): Row| {
-        let mut row = Map::new();
+    let mut sorted: Vec<Sortable> = found.into_iter().map(sortable).collect();
+    sorted.sort_by(|a, b| compare(question, a, b));
+    sorted.truncate(usize::try_from(question.limit).unwrap_or(usize::MAX));
+    let mut rows = Vec::with_capacity(sorted.len());
+    for row in sorted {
+        let ((dimensions, bucket), mut found) = (row.key, row.found);
+        let bucket = bucket.map(|bucket| bucket.to_string());
+        let mut shown = Map::new();
         for (dimension, value) in question.dimensions.iter().zip(dimensions) {
-            row.insert(dimension.name.to_owned(), value.into());
+            shown.insert(dimension.name.to_owned(), value.into());
         }
-        if let Some(bucket) = bucket {
-            row.insert("time_dimension".to_owned(), bucket.to_string().into());
+        if let Some(bucket) = &bucket {
+            shown.insert("time_dimension".to_owned(), bucket.as_str().into());
         }
-        for (metric, value) in question.metrics.iter().zip(values) {
-            row.insert(metric.name(), value);
+        for (place, metric) in question.metrics.iter().enumerate() {
+            shown.insert(metric.name(), compute(&mut found, place));
         }
-        row
-    };
-    rows.into_iter().take(limit).map(shown).collect()
+        let json = Value::Object(shown).to_string();
+        store.make_room(json.len()).await?;
+        rows.push(super::Row { json, bucket });
+    }
+    Ok(rows)
+}
+
+/// A row that is to be put in order.
+struct Sortable {
+    key: Key,
+    /// A number for each key of the order that is a metric.
+    values: Vec<Option<f64>>,
+    found: Found,
 }
 
 /// Whole numbers without a point.
@@ -242,16 +263,16 @@ fn number(value: f64) -> Value {
     Number::from_f64(value).map_or(Value::Null, Value::Number)
 }
 
-fn compare(question: &Question, a: &Row, b: &Row) -> Ordering {
+fn compare(question: &Question, a: &Sortable, b: &Sortable) -> Ordering {
     let missing_last = |value: &Option<String>| (value.is_none(), value.clone());
-    for (key, descends) in &question.order {
+    for (number, (key, descends)) in question.order.iter().enumerate() {
         let order = match key {
             OrderKey::Dimension(place) => {
-                missing_last(&a.0.0[*place]).cmp(&missing_last(&b.0.0[*place]))
+                missing_last(&a.key.0[*place]).cmp(&missing_last(&b.key.0[*place]))
             }
-            OrderKey::Time => a.0.1.cmp(&b.0.1),
-            OrderKey::Metric(place) => {
-                match (a.1[*place].as_f64(), b.1[*place].as_f64()) {
+            OrderKey::Time => a.key.1.cmp(&b.key.1),
+            OrderKey::Metric(_) => {
+                match (a.values[number], b.values[number]) {
                     (Some(a), Some(b)) => a.total_cmp(&b),
                     // Nothing comes last, whichever way.
                     (a, b) if *descends => a.is_none().cmp(&b.is_none()).reverse(),
@@ -265,5 +286,5 @@ fn compare(question: &Question, a: &Row, b: &Row) -> Ordering {
         }
     }
     let dimensions = |key: &Key| key.0.iter().map(missing_last).collect::<Vec<_>>();
-    dimensions(&a.0).cmp(&dimensions(&b.0))
+    dimensions(&a.key).cmp(&dimensions(&b.key))
 }

@@ -172,6 +172,7 @@ async fn active(store: &Store, project: &ProjectId) -> Result<Option<Active>, St
         return Ok(None);
     }
     let since = Utc::now().date_naive() - chrono::Days::new(ACTIVE_DAYS);
+    // Collects at most the active series of a project, which are limited.
     let rows: Vec<(String, Vec<SeriesId>)> = sqlx::query_as(
         "select name, array_agg(series_id) from metric_series where project_id = $1 and seen >= $2 group by name",
     )
