@@ -3,6 +3,7 @@
 //! Starts a private Postgres and xtrace, sends them load over HTTP from this process, and prints
 //! tables in Markdown. Parts (all, unless some are named): `write`, `latency`, `memory`, `growth`,
 //! `ingestion`, `metrics`, `reads`.
+//! `backfill [SPANS]` asks for sums while 30 days of history arrive (a million spans, unless it is said).
 //! `send URL TOKEN SPANS` sends spans to a server that runs already.
 //! `XTRACE_BENCH_DIR` names the directory of the data, `XTRACE_BENCH_SCALE` multiplies all sizes.
 
@@ -14,6 +15,7 @@
     reason = "a program for people"
 )]
 
+mod backfill;
 mod baseline;
 mod bodies;
 mod machine;
@@ -56,6 +58,11 @@ async fn main() {
     }
     println!("{}\n", machine::description());
     let postgres = Postgres::start().await;
+    if let Some("backfill") = parts.first().map(String::as_str) {
+        let spans = parts.get(1).map(|spans| spans.parse().unwrap());
+        backfill::table(&postgres, spans.unwrap_or_else(|| scaled(backfill::SPANS))).await;
+        return postgres.stop().await;
+    }
     // First, while Postgres has nothing left to do of other parts.
     if wants("latency") {
         write::light(&postgres).await;

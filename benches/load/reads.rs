@@ -60,7 +60,7 @@ pub(crate) async fn table(postgres: &Postgres) {
 }
 
 /// Traces evenly over the last days, oldest first.
-fn history(observations: u64) -> Load {
+pub(crate) fn history(observations: u64) -> Load {
     let templates: Vec<_> = (0..TEMPLATES)
         .map(|seed| Template::new(SHAPE, Format::Protobuf, seed + 1000))
         .collect();
@@ -158,7 +158,11 @@ impl Ids {
 type Read<'a> = (&'static str, u32, Box<dyn Fn(u64) -> String + 'a>);
 
 /// A question about observations of the last days, by model.
-fn metrics(days: i64, wanted: &[&str], granularity: Option<&str>) -> Box<dyn Fn(u64) -> String> {
+pub(crate) fn metrics(
+    days: i64,
+    wanted: &[&str],
+    granularity: Option<&str>,
+) -> Box<dyn Fn(u64) -> String> {
     let metric = |one: &&str| {
         let (measure, aggregation) = one.split_once(':').unwrap();
         json!({"measure": measure, "aggregation": aggregation})
