@@ -38,6 +38,18 @@ pub fn is_deeper(value: &Value, levels: usize) -> bool {
     }
 }
 
+/// How many values a value is made of, itself included: each is held in some hundred bytes of memory.
+pub fn values_in(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(values_in).sum::<usize>(),
+        Value::Object(members) => 1 + members.values().map(values_in).sum::<usize>(),
+        _ => 1,
+    }
+}
+
+/// What [`values_in`] counts costs in memory, each by estimate.
+pub const VALUE_BYTES: usize = 200;
+
 /// Parses JSON text into a value that `jsonb` takes; what [`parse`] can't stays a string, so that
 /// nothing is lost.
 pub fn parse_or_text(text: &str) -> Value {

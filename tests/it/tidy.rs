@@ -195,6 +195,44 @@ fn every_read_of_rows_has_a_limit() {
     }
 }
 
+/// A large body that is decoded where requests are served holds up all of them.
+#[test]
+fn bodies_are_decoded_aside() {
+    // Those who get the bytes of a body; everybody else takes what they made of them.
+    const READERS: [&str; 5] = [
+        "compat/src/body.rs",
+        "compat/src/ingestion/mod.rs",
+        "src/receivers/native/metrics.rs",
+        "src/receivers/native/traces.rs",
+        "src/receivers/otlp/receive.rs",
+    ];
+    // And those who hand them on.
+    const OTHERS: [&str; 2] = ["src/receivers/langfuse.rs", "src/receivers/native/mod.rs"];
+    let takes_bytes = |line: &str| {
+        let line = line.trim();
+        line.contains("Bytes::from_request(")
+            || line.contains("Json::from_request(")
+            || line.starts_with("body: Bytes")
+            || (line.starts_with("Json(") && line.contains("): Json<"))
+            || line.contains("body::read(&")
+            || line.contains("caller_and_body(request")
+    };
+    let mut found = Vec::new();
+    for (path, text) in rust("compat/src").into_iter().chain(rust("src")) {
+        if text.lines().any(takes_bytes) {
+            assert!(
+                READERS.contains(&path.as_str()) || OTHERS.contains(&path.as_str()),
+                "{path} takes the bytes of a body: take a `JsonBody`, or decode them `aside`"
+            );
+            found.push((path, text));
+        }
+    }
+    for reader in READERS {
+        let (_, text) = found.iter().find(|(path, _)| path == reader).unwrap();
+        assert!(text.contains("aside("), "{reader} decodes where it serves");
+    }
+}
+
 /// Postgres bounds the memory of sorts and hashes, but not that of values which are collected into one.
 #[test]
 fn what_postgres_collects_is_bounded() {

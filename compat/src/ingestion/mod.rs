@@ -22,6 +22,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use xtrace_model::caller::ScoreWriter;
 use xtrace_model::capped::{self, Capped, TOO_MANY};
+use xtrace_model::json::{VALUE_BYTES, values_in};
 use xtrace_model::text::repair_json;
 use xtrace_model::{AuthFailure, Authentication, Batch, ProjectId, Trace, time};
 use xtrace_store::StoreError;
@@ -48,8 +49,6 @@ pub(crate) fn trace_of(body: Object<'_>, whole: &Value) -> Result<Trace, Issue> 
 const EVENTS_MAX: usize = 10_000;
 /// Values of a batch that are held one by one: members of metadata and of usage, some hundred bytes each.
 const VALUES_MAX: usize = 500_000;
-/// What a value of metadata costs in memory, by estimate.
-const VALUE_BYTES: usize = 200;
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -267,16 +266,9 @@ impl Parts {
 
 /// Values of a body that are held one by one; input and output are held as text.
 fn held_values(body: Object<'_>) -> usize {
-    fn count(value: &Value) -> usize {
-        match value {
-            Value::Array(items) => 1 + items.iter().map(count).sum::<usize>(),
-            Value::Object(members) => 1 + members.values().map(count).sum::<usize>(),
-            _ => 1,
-        }
-    }
     let members = body.members().iter();
     members
         .filter(|(name, _)| !matches!(name.as_str(), "input" | "output" | "modelParameters"))
-        .map(|(_, value)| count(value))
+        .map(|(_, value)| values_in(value))
         .sum()
 }

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use axum::Json;
 use axum::extract::{Request, State};
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use xtrace_model::json::{VALUE_BYTES, values_in};
 use xtrace_model::observation::{Kind, Level};
 use xtrace_model::register::{RANK_DERIVED, RANK_EXPLICIT};
 use xtrace_model::usage::{self, Costs, Usage};
@@ -26,6 +27,10 @@ use crate::receivers::body::ReadBody;
 use crate::receivers::otlp::{cut, cut_tags};
 
 const OBSERVATIONS_MAX: usize = 50_000;
+/// More of them than a trace keeps, and no more than cost little.
+const TAGS_MAX: usize = 10_000;
+/// Values of a request that are held one by one: members of metadata and of usage.
+const VALUES_MAX: usize = 500_000;
 
 /// The request.
 #[derive(Deserialize)]
@@ -49,7 +54,8 @@ struct TraceItem {
     input: Option<Box<RawValue>>,
     output: Option<Box<RawValue>>,
     metadata: Option<Box<RawValue>>,
-    tags: Option<Vec<String>>,
+    #[serde(default)]
+    tags: Capped<String, TAGS_MAX>,
     public: Option<bool>,
     environment: Option<String>,
     external_id: Option<String>,
@@ -75,9 +81,9 @@ struct ObservationItem {
     input: Option<Box<RawValue>>,
     output: Option<Box<RawValue>>,
     metadata: Option<Box<RawValue>>,
-    usage: Option<Members>,
-    usage_details: Option<Members>,
-    cost_details: Option<Members>,
+    usage: Option<Box<RawValue>>,
+    usage_details: Option<Box<RawValue>>,
+    cost_details: Option<Box<RawValue>>,
     level: Option<String>,
     status_message: Option<String>,
     version: Option<String>,
@@ -101,18 +107,74 @@ struct ObservationItem {
     project_id: Option<String>,
 }
 
-/// An object of a size that can be held as values.
-struct Members(Map<String, Value>);
+/// What may still be held as values: a few bytes of a body become some hundred of memory.
+struct Budget {
+    values: usize,
+}
 
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
+impl Budget {
+    /// Takes what a value is made of.
+    fn hold(&mut self, value: Value) -> Result<Value, ApiError> {
+        let left = self.values.checked_sub(values_in(&value));
+        self.values = left.ok_or_else(|| {
+            ApiError::TooLarge(format!(
+                "the metadata and usage of a request may have {VALUES_MAX} values; send it in parts"
+            ))
+        })?;
+        Ok(value)
+    }
+
+    /// A value that `jsonb` takes.
+    fn value(&mut self, raw: &RawValue) -> Result<Value, ApiError> {
+        self.hold(xtrace_model::json::parse_or_text(raw.get()))
+    }
+
+    /// An object; `path` is where it stands.
+    fn members(
+        &mut self,
+        raw: Option<&RawValue>,
+        path: impl FnOnce() -> String,
+    ) -> Result<Map<String, Value>, ApiError> {
+        let Some(raw) = raw else {
+            return Ok(Map::new());
+        };
         match xtrace_model::json::parse(raw.get()) {
-            Some(Value::Object(members)) => Ok(Self(members)),
-            _ => Err(serde::de::Error::custom(
-                "expected an object of moderate size",
-            )),
+            Some(value @ Value::Object(_)) => match self.hold(value)? {
+                Value::Object(members) => Ok(members),
+                _ => Ok(Map::new()),
+            },
+            _ => Err(ApiError::BadRequest(format!(
+                "{}: expected an object of moderate size",
+                path()
+            ))),
         }
+    }
+
+    fn metadata(&mut self, raw: Option<&RawValue>, stamp: Stamp) -> Result<Tree, ApiError> {
+        let value = raw.map(|raw| self.value(raw)).transpose()?;
+        Ok(value
+            .and_then(tree::as_metadata)
+            .map_or_else(Tree::default, |value| Tree::new(value, stamp)))
+    }
+}
+
+/// The objects of an observation that say what it used.
+struct Used {
+    usage: Map<String, Value>,
+    usage_details: Map<String, Value>,
+    cost_details: Map<String, Value>,
+}
+
+impl Used {
+    fn of(item: &ObservationItem, index: usize, budget: &mut Budget) -> Result<Self, ApiError> {
+        let mut members = |raw: &Option<Box<RawValue>>, name: &str| {
+            budget.members(raw.as_deref(), || format!("observations[{index}].{name}"))
+        };
+        Ok(Self {
+            usage: members(&item.usage, "usage")?,
+            usage_details: members(&item.usage_details, "usageDetails")?,
+            cost_details: members(&item.cost_details, "costDetails")?,
+        })
     }
 }
 
@@ -134,7 +196,9 @@ pub async fn receive(
 /// Decodes a body that has just come.
 pub(super) fn read(body: &[u8], project: ProjectId) -> Result<Batch, ApiError> {
     let received = Received::now();
-    super::decode(body, |batch| into_batch(batch, project, received))
+    let mut batch = super::decode(body, |batch| into_batch(batch, project, received))?;
+    batch.bytes += body.len();
+    Ok(batch)
 }
 
 /// When a request came, and its place in the order of all requests.
@@ -195,35 +259,42 @@ fn into_batch(
     received: Received,
 ) -> Result<Batch, ApiError> {
     let mut batch = Batch::new(project);
+    let mut budget = Budget { values: VALUES_MAX };
     let environment = request.trace.as_ref().and_then(|trace| {
         let named = trace.environment.clone().filter(|name| !name.is_empty())?;
         Some((trace.id.clone(), named))
     });
     if let Some(item) = request.trace {
-        let trace = into_trace(item, &batch.project, received)?;
-        batch.bytes += 2000 + text_bytes(&trace.input) + text_bytes(&trace.output);
+        let trace = into_trace(item, &batch.project, received, &mut budget)?;
+        batch.bytes += 2000;
         batch.traces.push(trace);
     }
     for (index, item) in request.observations.0.into_iter().enumerate() {
-        let (trace, mut observation) = into_observation(item, index, &batch.project, received)?;
+        let used = Used::of(&item, index, &mut budget)?;
+        let metadata = observation_metadata(&item, received.latest(index), &mut budget)?;
+        let (trace, mut observation) =
+            into_observation(item, index, (&batch.project, received), &used)?;
+        observation.metadata = metadata;
         if let Some((trace, name)) = &environment
             && trace == observation.trace_id.as_str()
         {
             let derived = Register::new(name.clone(), received.derived(index));
             observation.environment.merge(derived);
         }
-        batch.bytes += 3000 + text_bytes(&observation.input) + text_bytes(&observation.output);
+        batch.bytes += 3000;
         batch.traces.extend(trace);
         batch.observations.push(observation);
     }
+    batch.bytes += (VALUES_MAX - budget.values) * VALUE_BYTES;
     Ok(batch)
 }
 
-fn text_bytes(register: &Register<String>) -> usize {
-    register.text().map_or(0, str::len)
-}
-
-fn into_trace(item: TraceItem, project: &ProjectId, received: Received) -> Result<Trace, ApiError> {
+fn into_trace(
+    item: TraceItem,
+    project: &ProjectId,
+    received: Received,
+    budget: &mut Budget,
+) -> Result<Trace, ApiError> {
     check_project(item.project_id.as_deref(), project, "trace.projectId")?;
     let id = TraceId::parse(item.id)
         .map_err(|fault| ApiError::BadRequest(format!("trace.id {fault}")))?;
@@ -248,8 +319,8 @@ fn into_trace(item: TraceItem, project: &ProjectId, received: Received) -> Resul
     trace.output = text(item.output.as_deref().and_then(payload));
     trace.sent_latency = Register::of(item.latency, stamp);
     trace.sent_total_cost = Register::of(item.total_cost, stamp);
-    trace.tags = cut_tags(item.tags.unwrap_or_default());
-    trace.metadata = metadata(item.metadata.as_deref(), stamp);
+    trace.tags = cut_tags(item.tags.0);
+    trace.metadata = budget.metadata(item.metadata.as_deref(), stamp)?;
     Ok(trace)
 }
 
@@ -257,8 +328,8 @@ fn into_trace(item: TraceItem, project: &ProjectId, received: Received) -> Resul
 fn into_observation(
     item: ObservationItem,
     index: usize,
-    project: &ProjectId,
-    received: Received,
+    (project, received): (&ProjectId, Received),
+    used: &Used,
 ) -> Result<(Option<Trace>, Observation), ApiError> {
     let bad = |field: &str, fault: &str| {
         ApiError::BadRequest(format!("observations[{index}].{field} {fault}"))
@@ -297,10 +368,10 @@ fn into_observation(
     observation
         .level
         .merge(Register::of(level.transpose()?, stamp));
-    observation.usage = Register::of(usage_of(&item), stamp);
-    observation.sent_costs = Register::of(costs_of(&item), stamp);
-    observation.sent = sent(&item, stamp);
-    let (prompt_version, odd_version) = prompt_version(item.prompt_version.as_deref());
+    observation.usage = Register::of(usage_of(&item, used), stamp);
+    observation.sent_costs = Register::of(costs_of(&item, used), stamp);
+    observation.sent = sent(&item, used, stamp);
+    let prompt_version = item.prompt_version.as_deref().and_then(prompt_version);
     observation.prompt_version = Register::of(prompt_version, stamp);
     observation.prompt_name = text(item.prompt_name);
     observation.name = text(cut(item.name));
@@ -311,12 +382,6 @@ fn into_observation(
     observation.model_parameters = text(item.model_parameters.as_deref().and_then(payload));
     observation.input = text(item.input.as_deref().and_then(payload));
     observation.output = text(item.output.as_deref().and_then(payload));
-    observation.metadata = metadata(item.metadata.as_deref(), stamp);
-    if let Some(version) = odd_version {
-        observation
-            .metadata
-            .merge(Tree::new(json!({"promptVersion": version}), stamp));
-    }
     let environment = item.environment.filter(|name| !name.is_empty());
     let trace = environment.as_ref().map(|name| {
         let mut trace = Trace::new(trace_id);
@@ -354,34 +419,52 @@ fn payload(raw: &RawValue) -> Option<String> {
     (raw != "null").then(|| raw.to_owned())
 }
 
-fn metadata(raw: Option<&RawValue>, stamp: Stamp) -> Tree {
-    let value = raw.map(|raw| xtrace_model::json::parse_or_text(raw.get()));
-    value
-        .and_then(tree::as_metadata)
-        .map_or_else(Tree::default, |value| Tree::new(value, stamp))
+/// Its metadata, and beside it a prompt's version that is no whole number.
+fn observation_metadata(
+    item: &ObservationItem,
+    stamp: Stamp,
+    budget: &mut Budget,
+) -> Result<Tree, ApiError> {
+    let mut metadata = budget.metadata(item.metadata.as_deref(), stamp)?;
+    if let Some(version) = item.prompt_version.as_deref()
+        && version.get() != "null"
+        && prompt_version(version).is_none()
+    {
+        let version = budget.value(version)?;
+        metadata.merge(Tree::new(json!({"promptVersion": version}), stamp));
+    }
+    Ok(metadata)
 }
 
-/// A prompt's version is a whole number; anything else is kept as it came, beside.
-fn prompt_version(sent: Option<&RawValue>) -> (Option<i32>, Option<Value>) {
-    let sent = sent.map_or(Value::Null, |raw| {
-        xtrace_model::json::parse_or_text(raw.get())
-    });
-    let number = match &sent {
-        Value::Null => return (None, None),
-        Value::Number(number) => number
-            .as_i64()
-            .and_then(|number| i32::try_from(number).ok()),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
-    };
-    match number {
-        Some(number) => (Some(number), None),
-        None => (None, Some(sent)),
-    }
+/// A prompt's version is a whole number, which may be text.
+fn prompt_version(sent: &RawValue) -> Option<i32> {
+    let number = sent.get().parse().ok();
+    number.or_else(|| payload(sent)?.trim().parse().ok())
 }
+
+/// What a count is called within `usage`.
+const SPELLINGS: [(&str, [&str; 4]); 3] = [
+    (
+        "input",
+        ["input", "promptTokens", "prompt_tokens", "input_tokens"],
+    ),
+    (
+        "output",
+        [
+            "output",
+            "completionTokens",
+            "completion_tokens",
+            "output_tokens",
+        ],
+    ),
+    (
+        "total",
+        ["total", "totalTokens", "total_tokens", "total_tokens"],
+    ),
+];
 
 /// `usageDetails` over `usage` over the single counts.
-fn usage_of(item: &ObservationItem) -> Option<Usage> {
+fn usage_of(item: &ObservationItem, used: &Used) -> Option<Usage> {
     let mut found = Usage::new();
     let single = [
         ("input", item.prompt_tokens),
@@ -393,42 +476,19 @@ fn usage_of(item: &ObservationItem) -> Option<Usage> {
             .into_iter()
             .filter_map(|(kind, count)| Some((kind.to_owned(), count?))),
     );
-    if let Some(Members(usage)) = &item.usage {
-        const SPELLINGS: [(&str, [&str; 4]); 3] = [
-            (
-                "input",
-                ["input", "promptTokens", "prompt_tokens", "input_tokens"],
-            ),
-            (
-                "output",
-                [
-                    "output",
-                    "completionTokens",
-                    "completion_tokens",
-                    "output_tokens",
-                ],
-            ),
-            (
-                "total",
-                ["total", "totalTokens", "total_tokens", "total_tokens"],
-            ),
-        ];
-        for (kind, names) in SPELLINGS {
-            let sent = names
-                .iter()
-                .find_map(|name| usage::count(usage.get(*name)?));
-            found.extend(sent.map(|count| (kind.to_owned(), count)));
-        }
+    for (kind, names) in SPELLINGS {
+        let sent = names
+            .iter()
+            .find_map(|name| usage::count(used.usage.get(*name)?));
+        found.extend(sent.map(|count| (kind.to_owned(), count)));
     }
-    if let Some(Members(details)) = &item.usage_details {
-        found.extend(usage::parse_usage(details));
-    }
+    found.extend(usage::parse_usage(&used.usage_details));
     found.retain(|_, count| *count >= 0);
     (!found.is_empty()).then(|| usage::with_total(found))
 }
 
 /// `costDetails` over the costs within `usage` over the calculated ones that were sent.
-fn costs_of(item: &ObservationItem) -> Option<Costs> {
+fn costs_of(item: &ObservationItem, used: &Used) -> Option<Costs> {
     let calculated = [
         ("input", item.calculated_input_cost),
         ("output", item.calculated_output_cost),
@@ -444,26 +504,17 @@ fn costs_of(item: &ObservationItem) -> Option<Costs> {
         ("total", "totalCost"),
     ];
     for (kind, name) in in_usage {
-        let sent = item
-            .usage
-            .as_ref()
-            .and_then(|usage| usage::cost(usage.0.get(name)?));
+        let sent = used.usage.get(name).and_then(usage::cost);
         found.extend(sent.map(|cost| (kind.to_owned(), cost)));
     }
-    if let Some(Members(details)) = &item.cost_details {
-        found.extend(usage::parse_costs(details));
-    }
+    found.extend(usage::parse_costs(&used.cost_details));
     found.retain(|_, cost| cost.is_finite() && *cost >= 0.0);
     (!found.is_empty()).then(|| usage::with_total_cost(found))
 }
 
 /// Values that beat computed ones; the members are those of `xtrace_model::observation::Sent`.
-fn sent(item: &ObservationItem, stamp: Stamp) -> Tree {
-    let usage_unit = item
-        .usage
-        .as_ref()
-        .and_then(|usage| usage.0.get("unit"))
-        .and_then(Value::as_str);
+fn sent(item: &ObservationItem, used: &Used, stamp: Stamp) -> Tree {
+    let usage_unit = used.usage.get("unit").and_then(Value::as_str);
     let numbers = [
         ("latency", item.latency),
         ("timeToFirstToken", item.time_to_first_token),

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use super::arena::Arena;
 use crate::harness::{Xtrace, answer};
+use crate::routes::routes;
 
 fn address(url: &str) -> &str {
     url.trim_start_matches("http://")
@@ -205,4 +206,95 @@ async fn writes_beyond_a_project_s_rate_are_refused_in_its_dialect() {
     let other = xtrace.project("other").await;
     let request = xtrace.request_as(&other, Method::POST, "/v1/l/batch");
     assert_eq!(answer(request.json(&batch)).await.0, StatusCode::OK);
+}
+
+/// Bytes of the bodies below: each is decoded apart from the threads that serve requests.
+const TINY_BYTES: usize = 24_000_000;
+
+/// A long list of a short item, between the beginning and the end of a body; as gzip, which makes it small.
+fn tiny(begin: &str, item: &str, end: &str) -> Vec<u8> {
+    let times = TINY_BYTES / item.len();
+    super::arena::repeated(begin, item, times, end)
+}
+
+/// Values of two bytes cost hundreds once they are held, wherever they stand.
+#[tokio::test(flavor = "multi_thread")]
+async fn tiny_values_are_bounded_on_every_route() {
+    let arena = Arena::start().await;
+    let anything = tiny("{\"list\":[0", ",0", "]}");
+    let observation = |member: &str| format!("{{\"id\":\"o\",\"traceId\":\"t\",{member}}},");
+    // Objects of a thousand members, of which one alone would do no harm.
+    let numbers = |name: &str| {
+        let members: Vec<String> = (0..1000).map(|n| format!("\"{n}\":0")).collect();
+        observation(&format!("\"{name}\":{{{}}}", members.join(",")))
+    };
+    let list = observation(&format!("\"metadata\":[{}0]", "0,".repeat(1000)));
+    let all_of = |item: &str| {
+        let last = "{\"id\":\"o\",\"traceId\":\"t\"}]}";
+        ("/v1/l/batch", tiny("{\"observations\":[", item, last), 413)
+    };
+    let versions = observation(&format!("\"promptVersion\":[{}0]", "0,".repeat(1000)));
+    let event = |body: &str| {
+        format!(
+            "{{\"id\":\"e\",\"timestamp\":\"2026-01-01T00:00:00Z\",\"type\":\"span-create\",\"body\":{body}}},"
+        )
+    };
+    let of_event = event(&format!(
+        "{{\"id\":\"o\",\"metadata\":[{}0]}}",
+        "0,".repeat(1000)
+    ));
+    let ingestion = tiny("{\"batch\":[", &of_event, "{}]}");
+    let cases = [
+        all_of(&numbers("metadata")),
+        all_of(&numbers("usage")),
+        all_of(&numbers("usageDetails")),
+        all_of(&numbers("costDetails")),
+        all_of(&list),
+        all_of(&versions),
+        (
+            "/v1/l/batch",
+            tiny("{\"trace\":{\"id\":\"t\",\"tags\":[\"\"", ",\"\"", "]}}"),
+            413,
+        ),
+        (
+            "/v1/metrics/batch",
+            tiny("{\"metrics\":[", "{},", "{}]}"),
+            400,
+        ),
+        ("/api/public/ingestion", ingestion, 413),
+    ];
+    let attack = async {
+        for (path, body, expected) in cases {
+            let (status, answer) = send(&arena, "POST", path, body).await;
+            assert_eq!(status, expected, "{path}: {answer}");
+        }
+        // One after the other: a project has a share of the memory for bodies.
+        for route in routes().into_iter().filter(|route| route.method != "GET") {
+            let (status, answer) =
+                send(&arena, &route.method, &route.example(), anything.clone()).await;
+            assert!(status.as_u16() < 500, "{}: {status} {answer}", route.name());
+        }
+    };
+    let ((), report) = arena.watch(attack).await;
+    report.assert_undisturbed();
+}
+
+async fn send(arena: &Arena, method: &str, path: &str, body: Vec<u8>) -> (StatusCode, String) {
+    let method = Method::from_bytes(method.as_bytes()).unwrap();
+    let request = arena
+        .attack(method, path)
+        .header("content-type", "application/json")
+        .header("content-encoding", "gzip")
+        .body(body);
+    let response = request.send().await.unwrap();
+    (
+        response.status(),
+        response
+            .text()
+            .await
+            .unwrap_or_default()
+            .chars()
+            .take(300)
+            .collect(),
+    )
 }
