@@ -1,4 +1,4 @@
-//! `totalItems` of lists: exact to ten thousand, whatever is asked and however large the table is.
+//! `totalItems` of lists: exact to ten thousand with any filter, however large the table is.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -166,7 +166,7 @@ async fn list(xtrace: &Xtrace, list: &str, question: &Value, page: i64) -> (i64,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn few_matches_in_a_large_table_are_counted_whatever_finds_them() {
+async fn few_matches_in_a_large_table_are_counted_exactly_with_any_filter() {
     let xtrace = Xtrace::start().await;
     store(&xtrace).await;
     let mut connection = xtrace.sql().await;

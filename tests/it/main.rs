@@ -5,7 +5,7 @@
 mod access; // every scope against every route
 mod bad_input; // hostile sizes and random bytes
 mod clients; // real SDKs from their registries
-mod counts; // exact to ten thousand, whatever is asked
+mod counts; // exact to ten thousand with any filter
 mod decoders; // our decoder against prost's
 mod erasure; // projects that are deleted, with all that is theirs
 mod fake_model;

@@ -419,7 +419,7 @@ fn payload(raw: &RawValue) -> Option<String> {
     (raw != "null").then(|| raw.to_owned())
 }
 
-/// Its metadata, and beside it a prompt's version that is no whole number.
+/// Its metadata, to which a prompt's version that is no whole number is added.
 fn observation_metadata(
     item: &ObservationItem,
     stamp: Stamp,

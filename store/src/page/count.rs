@@ -28,9 +28,9 @@ const KNOWN_MAX: usize = 10_000;
 /// How many rows a list has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Count {
-    /// So many.
+    /// This number.
     Exact(i64),
-    /// More than [`EXACT_MAX`], or more than could be counted in time; about so many.
+    /// More than [`EXACT_MAX`], or more than could be counted in time; about this number.
     About(i64),
 }
 

@@ -142,7 +142,7 @@ impl Reading {
         self.grow(weight::of(row)?).await
     }
 
-    /// Makes room for so many more bytes of the answer.
+    /// Makes room for more bytes of the answer.
     pub(crate) async fn grow(&self, weight: usize) -> Result<(), Bound> {
         let mut held = self.0.held.lock().await;
         held.grow(weight).await?;

@@ -12,7 +12,7 @@ use crate::harness::Xtrace;
 const DEADLINE: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A value of each histogram stands in one bin of its own row, whatever tells rows apart.
+/// A value of each histogram stands in one bin of its own row, with any keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn histograms_hold_the_values_of_their_row() {
     let xtrace = Xtrace::start().await;
