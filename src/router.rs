@@ -11,13 +11,11 @@ use crate::api::error::ApiError;
 use crate::api::{erasures, logs, metrics, service};
 use crate::gateway::Gateway;
 use crate::receivers::{langfuse, native, otlp};
-use crate::{auth, browsers, cors, dialect, limits, reads, request_id, self_metrics};
+use crate::{auth, browsers, cors, dialect, limits, patience, reads, request_id, self_metrics};
 
 /// The whole service, gRPC included.
 pub fn router(gateway: Gateway, cors: CorsLayer) -> Router {
-    let native = Router::new()
-        .route("/v1/l/batch", post(native::receive_traces))
-        .route("/v1/metrics/batch", post(native::receive_metrics))
+    let native_reads = Router::new()
         .route("/api/public/metrics/names", get(metrics::names))
         .route("/api/public/metrics/query", get(metrics::query))
         .route("/api/public/logs", get(logs::list))
@@ -27,6 +25,11 @@ pub fn router(gateway: Gateway, cors: CorsLayer) -> Router {
             get(service::rate_limit_stats),
         )
         .route("/api/internal/erasures", get(erasures::list))
+        .layer(from_fn(patience::end_handlers));
+    let native = Router::new()
+        .route("/v1/l/batch", post(native::receive_traces))
+        .route("/v1/metrics/batch", post(native::receive_metrics))
+        .merge(native_reads)
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed });
     let compat = Compat::new(
         gateway.store.clone(),
@@ -34,6 +37,7 @@ pub fn router(gateway: Gateway, cors: CorsLayer) -> Router {
         gateway.media.clone(),
     );
     let langfuse = xtrace_compat::router(compat.clone())
+        .layer(from_fn(patience::end_handlers))
         .layer(from_fn_with_state(gateway.clone(), langfuse::read_body))
         .merge(xtrace_compat::links(compat))
         .layer(cors::of_any_page())

@@ -127,6 +127,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "Reads that found no connection, no memory, or too many bytes",
     ),
     (
+        "xtrace_database_silences_total",
+        "Connections to Postgres that gave no sign of life in time",
+    ),
+    (
         "xtrace_repaired_total",
         "Values stored otherwise than they were sent, by what was done",
     ),

@@ -8,6 +8,8 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, PgPool};
 
+use crate::line::Line;
+
 /// How long a request waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a connection of its own may take; the pools bound theirs by [`ACQUIRE_TIMEOUT`].
@@ -18,6 +20,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) enum Purpose {
     /// Answers to readers, each statement within the given time.
     Read(Duration),
+    /// What opens a request, within the given time.
+    Access(Duration),
     /// What requests write.
     Write,
     /// Work that no request waits for.
@@ -40,23 +44,30 @@ const LOOK_FOR_CLIENT: &str = "do $$ begin \
     perform set_config('client_connection_check_interval', '500', false); \
     exception when others then null; end $$; ";
 
+/// Over TCP, Postgres gives up a client that has vanished within two minutes instead of hours: until then its
+/// session counts, and holds its locks. Sockets of the same machine need none of this and ignore it.
+const KEEPALIVE: &str = "set tcp_keepalives_idle = 60; set tcp_keepalives_interval = 10; \
+    set tcp_keepalives_count = 3; set tcp_user_timeout = 90000; ";
+
 impl Purpose {
     /// The statements that every session begins with. Nothing waits without end: not for a statement,
     /// not for a lock that somebody took by hand, not for a client that vanished inside a transaction.
     pub(crate) fn settings(self) -> String {
         let presence = match self {
-            Self::Read(_) => LOOK_FOR_CLIENT,
+            Self::Read(_) | Self::Access(_) => LOOK_FOR_CLIENT,
             _ => "",
         };
         let (plans, [statement_ms, lock_ms, idle_ms]) = match self {
-            Self::Read(limit) => (READ_PLANS, [limit.as_millis(), 5_000, 60_000]),
+            Self::Read(limit) | Self::Access(limit) => {
+                (READ_PLANS, [limit.as_millis(), 5_000, 60_000])
+            }
             Self::Write => (WRITE_PLANS, [60_000, 5_000, 60_000]),
             Self::Background => ("", [15 * 60_000, 30_000, 5 * 60_000]),
             // A table that a migration waits for is one that readers wait for behind it.
             Self::Schema => ("", [0, 1_000, 0]),
         };
         format!(
-            "{plans}{presence}set jit = off; set statement_timeout = {statement_ms}; \
+            "{plans}{presence}{KEEPALIVE}set jit = off; set statement_timeout = {statement_ms}; \
              set lock_timeout = {lock_ms}; set idle_in_transaction_session_timeout = {idle_ms}"
         )
     }
@@ -70,17 +81,36 @@ pub(crate) fn options(database_url: &str) -> Result<PgConnectOptions, sqlx::Erro
 }
 
 /// A pool that connects when first needed.
-pub(crate) fn pool(options: &PgConnectOptions, purpose: Purpose, connections_max: u32) -> PgPool {
+pub(crate) fn pool(
+    options: &PgConnectOptions,
+    line: &Line,
+    purpose: Purpose,
+    connections_max: u32,
+) -> PgPool {
     let settings = purpose.settings();
-    PgPoolOptions::new()
+    let (before, after) = (line.clone(), line.clone());
+    let mut pool = PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire(true)
-        .after_connect(move |connection, _| {
-            let settings = sqlx::raw_sql(AssertSqlSafe(settings.clone()));
-            Box::pin(async move { settings.execute(connection).await.map(|_| ()) })
-        })
-        .connect_lazy_with(options.clone())
+        // Asked with a deadline instead.
+        .test_before_acquire(false)
+        .before_acquire(move |connection, meta| {
+            let line = before.clone();
+            Box::pin(async move { Ok(line.is_alive(connection, meta.idle_for).await) })
+        });
+    // A statement that was given up comes back with its connection, and the library would wait for its end as
+    // long as it takes. Reads close such connections themselves (`reading`).
+    if !matches!(purpose, Purpose::Read(_)) {
+        pool = pool.after_release(move |connection, _| {
+            let line = after.clone();
+            Box::pin(async move { Ok(line.is_alive(connection, Duration::ZERO).await) })
+        });
+    }
+    pool.after_connect(move |connection, _| {
+        let settings = sqlx::raw_sql(AssertSqlSafe(settings.clone()));
+        Box::pin(async move { settings.execute(connection).await.map(|_| ()) })
+    })
+    .connect_lazy_with(options.clone())
 }
 
 /// A connection outside the pools, whose failure names its cause.

@@ -12,6 +12,7 @@ use xtrace_model::ProjectId;
 use xtrace_model::price::PriceList;
 
 use crate::connect::{self, Purpose};
+use crate::line::{self, Line};
 use crate::metrics::series::SeriesCache;
 use crate::page::Estimates;
 use crate::price_book::PriceBooks;
@@ -73,6 +74,8 @@ pub struct Store {
     background: PgPool,
     media: PgPool,
     connect: PgConnectOptions,
+    line: Line,
+    statement_timeout: Duration,
     standing: Arc<watch::Sender<Standing>>,
     method: Method,
     price_books: Arc<PriceBooks>,
@@ -105,25 +108,28 @@ impl Store {
             Method::Insert
         };
         let method = options.method.unwrap_or(by_connection);
+        let line = Line::default();
+        let pool =
+            |purpose, connections_max| connect::pool(&connect, &line, purpose, connections_max);
         let read = Purpose::Read(options.statement_timeout);
         let starting = Standing::Starting(
             "the database is not reached yet or its migrations have not run".into(),
         );
         Ok(Self {
             sign_of_life: Arc::default(),
-            read: connect::pool(
-                &connect,
+            read: pool(
                 read,
                 options.read_connections_max + reading::EXTRA_CONNECTIONS,
             ),
-            access: connect::pool(
-                &connect,
-                Purpose::Read(ACCESS_STATEMENT_MAX),
+            access: pool(
+                Purpose::Access(ACCESS_STATEMENT_MAX),
                 ACCESS_CONNECTIONS_MAX,
             ),
-            write: connect::pool(&connect, Purpose::Write, WRITE_CONNECTIONS_MAX),
-            background: connect::pool(&connect, Purpose::Background, BACKGROUND_CONNECTIONS_MAX),
-            media: connect::pool(&connect, Purpose::Write, MEDIA_CONNECTIONS_MAX),
+            write: pool(Purpose::Write, WRITE_CONNECTIONS_MAX),
+            background: pool(Purpose::Background, BACKGROUND_CONNECTIONS_MAX),
+            media: pool(Purpose::Write, MEDIA_CONNECTIONS_MAX),
+            line,
+            statement_timeout: options.statement_timeout,
             connect,
             standing: Arc::new(watch::Sender::new(starting)),
             method,
@@ -219,7 +225,8 @@ impl Store {
         {
             return is_alive;
         }
-        let is_alive = sqlx::query("select 1").execute(&self.access).await.is_ok();
+        let sign = sqlx::query("select 1").execute(&self.access);
+        let is_alive = self.access_answer(sign).await.is_ok();
         *known() = Some((Instant::now(), is_alive));
         is_alive
     }
@@ -294,12 +301,27 @@ impl Store {
         Reader {
             pool: self.read.clone(),
             reading: self.current_reading(),
+            line: self.line.clone(),
+            silence_max: self.statement_timeout + line::OVERTIME,
         }
     }
 
     /// For what opens a request, whatever else is asked.
     pub(crate) fn access(&self) -> &PgPool {
         &self.access
+    }
+
+    /// What is answered there, unless nobody does.
+    pub(crate) async fn access_answer<T>(
+        &self,
+        answer: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        let limit = ACCESS_STATEMENT_MAX + line::OVERTIME;
+        self.line.heard(limit, answer).await
+    }
+
+    pub(crate) fn line(&self) -> &Line {
+        &self.line
     }
 
     /// For work that no request waits for.

@@ -159,6 +159,12 @@ impl From<Bound> for StoreError {
 }
 
 impl StoreError {
+    /// Nothing came back in time.
+    pub(crate) fn silent() -> Self {
+        let cause = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        Self::Unavailable(Some(cause.into()))
+    }
+
     /// What a log may hold of the cause; see `cause_for_log`.
     pub fn for_log(&self) -> String {
         match self {

@@ -92,9 +92,8 @@ pub async fn find(store: &Store, public_key: &str) -> Result<Option<ApiKey>, Sto
           where k.public_key = $1 and p.deleting_at is null",
     )
     .bind(public_key)
-    .fetch_optional(store.access())
-    .await?;
-    Ok(key)
+    .fetch_optional(store.access());
+    Ok(store.access_answer(key).await?)
 }
 
 /// Makes a key pair open the project from now on; that of another project stays as it is.

@@ -33,6 +33,7 @@ pub mod filter;
 mod garbage;
 pub mod homeless;
 pub mod keys;
+mod line;
 pub mod logs;
 pub mod maintenance;
 pub mod media;

@@ -7,11 +7,15 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::json;
+use sqlx::{Connection, PgConnection};
 use xtrace::embedded_postgres::EmbeddedPostgres;
+use xtrace_model::ProjectId;
+use xtrace_store::{Options, Page, Store, StoreError, prompts};
 
 use crate::harness::{
-    SeparateXtrace, TOKEN, Xtrace, answer, is_long, new_database, skip, temp_dir, watch,
+    SeparateXtrace, TOKEN, Xtrace, answer, is_long, new_database, over_tcp, skip, temp_dir, watch,
 };
 use crate::load::Load;
 use crate::process::{Service, kill, log_of};
@@ -172,6 +176,101 @@ async fn connections_may_be_cut_at_any_time() {
     }
     load.goes_on(requests_around_a_fault()).await;
     load.stop().await.check(&xtrace.url, TOKEN).await;
+}
+
+/// Reads, small writes, batches and readiness, many at once: all must succeed.
+async fn ask_everything(xtrace: &Xtrace, round: &str) {
+    let read = |path: &'static str| async move { (path, xtrace.get(path).await) };
+    let reads = ["/readyz", "/api/public/traces", "/api/public/v2/prompts"];
+    let reads = reads.into_iter().cycle().take(24).map(read);
+    let write = |n: usize| async move {
+        let prompt = json!({"name": format!("{round}-{n}"), "type": "text", "prompt": "x"});
+        xtrace.post("/api/public/v2/prompts", &prompt).await
+    };
+    let batch = json!({"trace": {"id": round}});
+    let (reads, writes, (status, said)) = futures_util::join!(
+        join_all(reads),
+        join_all((0..6).map(write)),
+        xtrace.post("/v1/l/batch", &batch)
+    );
+    assert_eq!(status, 200, "{round}: {said}");
+    for (path, (status, said)) in reads {
+        assert_eq!(status, 200, "{round}: {path} {said}");
+    }
+    for (status, said) in writes {
+        assert_eq!(status, 201, "{round}: {said}");
+    }
+}
+
+/// The way to the database is lost without a word: no reset ever arrives. What is idle then is replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_falls_silent_costs_no_later_request() {
+    let (url, silences) = over_tcp(&new_database().await).await;
+    let xtrace = Xtrace::start_on(&url, &[]).await;
+    for round in 0..2 {
+        ask_everything(&xtrace, &format!("before-{round}")).await;
+    }
+    for silence in 0..2 {
+        silences.send_modify(|count| *count += 1);
+        for round in 0..3 {
+            ask_everything(&xtrace, &format!("after-{silence}-{round}")).await;
+        }
+    }
+    let (_, text) = xtrace.text("/metrics").await;
+    assert!(text.contains("xtrace_database_silences_total"), "{text}");
+}
+
+/// What is asked while the line falls silent is answered, if only with a refusal, and leaves no connection behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_a_silent_database_never_answers_ends() {
+    let database = new_database().await;
+    let (url, silences) = over_tcp(&database).await;
+    let options = Options {
+        statement_timeout: Duration::from_secs(3),
+        ..Options::new(&url)
+    };
+    let store = Store::new(&options).unwrap();
+    store.migrate().await.unwrap();
+    let mut locked = PgConnection::connect(&database).await.unwrap();
+    sqlx::raw_sql("begin; lock table prompts in access exclusive mode")
+        .execute(&mut locked)
+        .await
+        .unwrap();
+    let project = ProjectId::parse("p").unwrap();
+    let page = Page {
+        number: 1,
+        limit: 10,
+    };
+    let ask = || prompts::list(&store, &project, &[], page);
+    let mut watcher = PgConnection::connect(&database).await.unwrap();
+    let silence = async {
+        let waits =
+            "select count(*) from pg_locks where relation = 'prompts'::regclass and not granted";
+        let began = Instant::now();
+        while sqlx::query_scalar::<_, i64>(waits)
+            .fetch_one(&mut watcher)
+            .await
+            .unwrap()
+            < 4
+        {
+            assert!(began.elapsed() < Duration::from_mins(1), "nobody waits");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        silences.send_modify(|count| *count += 1);
+    };
+    let (outcomes, ()) = futures_util::join!(join_all((0..4).map(|_| ask())), silence);
+    for outcome in outcomes {
+        let refused = matches!(outcome, Err(StoreError::Unavailable(_)));
+        assert!(refused, "{:?}", outcome.map(|page| page.total));
+    }
+    sqlx::raw_sql("rollback")
+        .execute(&mut locked)
+        .await
+        .unwrap();
+    for _ in 0..20 {
+        ask().await.unwrap();
+    }
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

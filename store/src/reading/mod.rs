@@ -22,6 +22,7 @@ use sqlx::{Describe, Either, Execute, Executor, PgConnection, PgPool, Postgres, 
 use xtrace_model::ProjectId;
 
 use crate::error::{QUERY_CANCELED, is_sqlstate};
+use crate::line::Line;
 use admission::{Admission, Turn};
 use memory::{Held, Memory};
 
@@ -164,6 +165,9 @@ impl Reading {
 pub(crate) struct Reader {
     pub(crate) pool: PgPool,
     pub(crate) reading: Reading,
+    pub(crate) line: Line,
+    /// How long a statement may stay silent.
+    pub(crate) silence_max: Duration,
 }
 
 impl Reader {
@@ -173,6 +177,7 @@ impl Reader {
         Ok(Statement {
             connection: Some(connection),
             turn,
+            line: self.line.clone(),
             is_running: true,
         })
     }
@@ -199,9 +204,9 @@ impl Reader {
     /// A transaction that sees one moment; whoever gets it says when it is over.
     pub(crate) async fn snapshot(self) -> Result<Snapshot, sqlx::Error> {
         let mut statement = self.begin().await?;
-        sqlx::query("begin isolation level repeatable read read only")
-            .execute(statement.connection())
-            .await?;
+        let begin = sqlx::query("begin isolation level repeatable read read only")
+            .execute(statement.connection());
+        self.line.heard(self.silence_max, begin).await?;
         Ok(Snapshot(statement))
     }
 }
@@ -211,6 +216,7 @@ impl Reader {
 struct Statement {
     connection: Option<PoolConnection<Postgres>>,
     turn: Option<Turn>,
+    line: Line,
     is_running: bool,
 }
 
@@ -225,12 +231,14 @@ impl Drop for Statement {
         let (Some(connection), turn) = (self.connection.take(), self.turn.take()) else {
             return;
         };
-        if !self.is_running {
-            return;
-        }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
+        if !self.is_running {
+            let line = self.line.clone();
+            runtime.spawn(async move { line.give_back(connection).await });
+            return;
+        }
         runtime.spawn(async move {
             let _ = tokio::time::timeout(LINGER, connection.close()).await;
             // Postgres notices soon; until then the statement counts as the project's.
@@ -238,6 +246,16 @@ impl Drop for Statement {
             drop(turn);
         });
     }
+}
+
+/// Whether a statement ended without an answer: what it waited for may still come.
+fn is_silent<T>(outcome: &Result<T, sqlx::Error>) -> bool {
+    matches!(outcome, Err(sqlx::Error::Io(_)))
+}
+
+/// Whether a statement has more to say.
+fn goes_on<T>(next: &Result<Option<T>, sqlx::Error>) -> bool {
+    matches!(next, Ok(Some(_))) || is_silent(next)
 }
 
 /// A snapshot that statements read from one after the other.
@@ -272,10 +290,8 @@ impl<'c> Executor<'c> for Reader {
             let connection = statement.connection.as_mut().expect("it was just taken");
             let mut found = (&mut **connection).fetch_many(query);
             loop {
-                let next = found.try_next().await;
-                if !matches!(next, Ok(Some(_))) {
-                    statement.is_running = false;
-                }
+                let next = self.line.heard(self.silence_max, found.try_next()).await;
+                statement.is_running = goes_on(&next);
                 let Some(item) = next? else {
                     break;
                 };
@@ -297,8 +313,9 @@ impl<'c> Executor<'c> for Reader {
     {
         Box::pin(async move {
             let mut statement = self.begin().await?;
-            let found = statement.connection().fetch_optional(query).await;
-            statement.is_running = false;
+            let found = statement.connection().fetch_optional(query);
+            let found = self.line.heard(self.silence_max, found).await;
+            statement.is_running = is_silent(&found);
             let found = found?;
             if let Some(row) = &found {
                 self.reading.take(row).await?;
@@ -317,8 +334,9 @@ impl<'c> Executor<'c> for Reader {
     {
         Box::pin(async move {
             let mut statement = self.begin().await?;
-            let prepared = statement.connection().prepare_with(sql, parameters).await;
-            statement.is_running = false;
+            let prepared = statement.connection().prepare_with(sql, parameters);
+            let prepared = self.line.heard(self.silence_max, prepared).await;
+            statement.is_running = is_silent(&prepared);
             prepared
         })
     }
@@ -329,8 +347,9 @@ impl<'c> Executor<'c> for Reader {
     {
         Box::pin(async move {
             let mut statement = self.begin().await?;
-            let described = statement.connection().describe(sql).await;
-            statement.is_running = false;
+            let described = statement.connection().describe(sql);
+            let described = self.line.heard(self.silence_max, described).await;
+            statement.is_running = is_silent(&described);
             described
         })
     }

@@ -42,6 +42,8 @@ const STREAM_BYTES_MAX: usize = 8 << 20;
 pub(super) struct Flusher {
     store: Store,
     connection: Option<PoolConnection<Postgres>>,
+    /// When the connection last served.
+    used: Instant,
     days: KnownDays,
     sessions: KnownSessions,
     /// Projects of the last transaction that take nothing more.
@@ -103,6 +105,7 @@ impl Flusher {
         Self {
             store,
             connection: None,
+            used: Instant::now(),
             days: KnownDays::default(),
             sessions: KnownSessions::default(),
             closed: BTreeSet::new(),
@@ -138,10 +141,12 @@ impl Flusher {
     /// Commits the batches: all of their rows, or none.
     async fn write(&mut self, batches: &[&Batch]) -> Result<(), StoreError> {
         let began = Instant::now();
+        self.drop_dead_connection().await;
         let outcome = self.attempts(batches).await;
         if outcome.is_err() {
             self.roll_back().await;
         }
+        self.used = Instant::now();
         let rows: usize = batches.iter().map(|batch| batch.rows()).sum();
         histogram!("xtrace_transaction_rows").record(rows as f64);
         histogram!("xtrace_commit_seconds").record(began.elapsed().as_secs_f64());
@@ -162,7 +167,9 @@ impl Flusher {
             let attempt = self.attempt(batches, (stage, look));
             let attempt = tokio::time::timeout(ATTEMPT_MAX, attempt);
             // A connection whose other end has vanished is silent for ever.
-            let outcome = attempt.await.unwrap_or_else(|_| Err(silence()));
+            let outcome = attempt
+                .await
+                .unwrap_or_else(|_| Err(StoreError::silent().into()));
             match outcome {
                 Ok(()) if stage == Stage::New => stage = Stage::Known,
                 Ok(()) => return Ok(()),
@@ -195,6 +202,14 @@ impl Flusher {
             Some(cause) if is_sqlstate(&cause, &[UNIQUE_VIOLATION]) => StoreError::Refused(cause),
             last => StoreError::Unavailable(last),
         })
+    }
+
+    async fn drop_dead_connection(&mut self) {
+        if let Some(connection) = &mut self.connection
+            && !self.store.line().still_serves(connection, self.used).await
+        {
+            self.drop_connection();
+        }
     }
 
     /// Ends a transaction that failed. Dropping it only has that done before the next statement, and this writer's
@@ -283,12 +298,6 @@ fn settle(taken: &Taken, parts: Vec<Part>, outcome: Result<(), StoreError>) {
         }
         Err(error) => fail(parts, error),
     }
-}
-
-/// What an attempt failed with that took too long.
-fn silence() -> Setback {
-    let cause = std::io::Error::from(std::io::ErrorKind::TimedOut);
-    Setback::Failed(StoreError::Unavailable(Some(cause.into())))
 }
 
 /// Whether a key is there already that is an observation's. Writers that race meet at the rows of traces, so

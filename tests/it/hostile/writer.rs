@@ -427,7 +427,6 @@ async fn a_database_that_falls_silent_is_connected_to_again() {
         }
     }
     eprintln!("{refused} writes were refused in {:?}", began.elapsed());
-    // Connections for reads are found dead one by one, each by a request of its own.
     let stored: i64 = sqlx::query_scalar("select count(*) from traces")
         .fetch_one(&mut xtrace.sql().await)
         .await
