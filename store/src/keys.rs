@@ -222,14 +222,14 @@ pub async fn rotate(
     (now, old_ends_at): (DateTime<Utc>, DateTime<Utc>),
 ) -> Result<Option<String>, StoreError> {
     let mut transaction = store.write().begin().await?;
-    let old: Option<String> = sqlx::query_scalar(
+    let old: Option<(String, String)> = sqlx::query_as(
         "insert into api_keys (public_key, project_id, secret_hash, created_at, id, display_secret, name,
                 scopes, expires_at, source)
          select $2, project_id, $3, $4, $5, $6, name, scopes, expires_at, source from api_keys
           where (id = $1 or public_key = $1) and (expires_at is null or expires_at > $4)
             and exists (select from projects p where p.id = project_id and p.deleting_at is null)
           limit 1
-         returning (select public_key from api_keys where id = $1 or public_key = $1 limit 1)",
+         returning project_id, (select public_key from api_keys where id = $1 or public_key = $1 limit 1)",
     )
     .bind(name)
     .bind(public_key)
@@ -239,14 +239,18 @@ pub async fn rotate(
     .bind(display_secret(secret_key))
     .fetch_optional(&mut *transaction)
     .await?;
-    let Some(old) = old else {
+    let Some((project, old)) = old else {
         return Ok(None);
     };
-    sqlx::query("update api_keys set expires_at = least(expires_at, $2) where public_key = $1")
-        .bind(&old)
-        .bind(old_ends_at)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query(
+        "update api_keys set expires_at = least(expires_at, $3)
+          where project_id = $1 and public_key = $2",
+    )
+    .bind(project)
+    .bind(&old)
+    .bind(old_ends_at)
+    .execute(&mut *transaction)
+    .await?;
     transaction.commit().await?;
     store.keys_changed();
     Ok(Some(old))

@@ -39,6 +39,7 @@ mod sdk; // this repository's own client
 mod self_metrics; // what xtrace says of itself
 mod soak; // load, attacks and kills together
 mod startup; // what is said of databases that will not do, and exit codes
+mod statements; // SQL, statement by statement
 mod sums; // the same answers before and after changes are taken up
 mod tenants; // credentials open their own project only
 mod tidy; // rules of the house

@@ -147,7 +147,7 @@ pub(crate) async fn delete_before(
     let column = table.column();
     for name in names {
         let sql = format!(
-            "delete from {name} where ctid = any(array(
+            "delete from {name} where project_id = $1 and ctid = any(array(
                 select ctid from {name} where project_id = $1 and {column} < $2
                  limit $3 for update skip locked))"
         );

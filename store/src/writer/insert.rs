@@ -82,6 +82,8 @@ macro_rules! put {
 impl Rows {
     /// No rows yet. `names` are the table's columns in the order that every row gives them in.
     pub(super) fn new(table: &'static str, names: &'static [&'static str], method: Method) -> Self {
+        // Rows are written with their project, and replaced by it.
+        debug_assert_eq!(names.first(), Some(&"project_id"));
         let values = match method {
             Method::Copy => Values::Stream(copy::header()),
             Method::Insert | Method::InsertEach => Values::Columns {
