@@ -1,13 +1,15 @@
-//! `GET /health` and `GET /ready`, open to all.
+//! `GET /health` and `GET /ready`, open to all but for what a project does.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
+use xtrace_model::{AuthFailure, Authentication, Caller, ProjectId};
 use xtrace_store::{Readiness, Store, recent};
 
+use crate::error::CompatError;
 use crate::query::Query;
 
 /// The Langfuse version that we answer like; clients gate features on it.
@@ -21,23 +23,46 @@ fn answer(status: StatusCode, text: &str) -> Response {
         .into_response()
 }
 
-/// `GET /health`.
-pub(crate) async fn health(State(store): State<Store>, query: Query) -> Response {
+/// `GET /health`. Whether events came is a matter of those who sent them: it is answered to a project for itself,
+/// and to administrators for all.
+pub(crate) async fn health(
+    State(store): State<Store>,
+    caller: Option<Extension<Authentication>>,
+    query: Query,
+) -> Result<Response, CompatError> {
     let asks = |name: &str| query.text(name) == Some("true");
     if asks("failIfDatabaseUnavailable") && store.readiness().await != Readiness::Ready {
-        return answer(StatusCode::SERVICE_UNAVAILABLE, "Database not available");
+        return Ok(answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Database not available",
+        ));
     }
-    if asks("failIfNoRecentEvents") {
-        let since = Utc::now() - TimeDelta::minutes(3);
-        let failure = match recent::activity(&store, since).await {
-            Ok(activity) if !activity.traces => "No traces within the last 3 minutes",
-            Ok(activity) if !activity.observations => "No observations within the last 3 minutes",
-            Ok(_) => return answer(StatusCode::OK, "OK"),
-            Err(_) => "Couldn't fetch recent events",
-        };
-        return answer(StatusCode::SERVICE_UNAVAILABLE, failure);
+    let failure = if asks("failIfNoRecentEvents") {
+        let caller = caller.map_or(Err(AuthFailure::Missing), |Extension(found)| found);
+        let caller = caller.map_err(CompatError::Auth)?;
+        if !(caller.scopes.admin || caller.scopes.read) {
+            return Err(CompatError::Auth(AuthFailure::Insufficient));
+        }
+        silence_of(&store, &caller).await
+    } else {
+        None
+    };
+    Ok(failure.map_or_else(
+        || answer(StatusCode::OK, "OK"),
+        |failure| answer(StatusCode::SERVICE_UNAVAILABLE, failure),
+    ))
+}
+
+/// What did not come of late.
+async fn silence_of(store: &Store, caller: &Caller) -> Option<&'static str> {
+    let project: Option<&ProjectId> = (!caller.scopes.admin).then_some(&caller.project);
+    let since = Utc::now() - TimeDelta::minutes(3);
+    match recent::activity(store, project, since).await {
+        Ok(activity) if !activity.traces => Some("No traces within the last 3 minutes"),
+        Ok(activity) if !activity.observations => Some("No observations within the last 3 minutes"),
+        Ok(_) => None,
+        Err(_) => Some("Couldn't fetch recent events"),
     }
-    answer(StatusCode::OK, "OK")
 }
 
 /// `GET /ready`.

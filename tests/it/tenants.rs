@@ -1,6 +1,7 @@
 //! Credentials open their own project and no other.
 
-use reqwest::{Method, StatusCode};
+use chrono::Utc;
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::json;
 
 use crate::harness::{Xtrace, answer};
@@ -55,4 +56,32 @@ async fn the_same_ids_in_two_projects_are_two() {
     let query =
         "/api/public/metrics/query?name=mine&from=2026-01-15T09:00:00Z&to=2026-01-15T11:00:00Z";
     assert_eq!(xtrace.get(query).await.1["data"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_events_came_is_told_to_their_project_alone() {
+    let xtrace = Xtrace::start().await;
+    let (busy, silent) = (xtrace.project("busy").await, xtrace.project("silent").await);
+    let path = "/api/public/health?failIfNoRecentEvents=true";
+    let is_silent = json!("No traces within the last 3 minutes");
+    let ask = async |request: RequestBuilder| {
+        let (status, body) = answer(request).await;
+        (status.as_u16(), body["status"].clone())
+    };
+    let as_project = |keys| xtrace.request_as(keys, Method::GET, path);
+    let as_admin = || xtrace.administer(Method::GET, path);
+    let nobody = || xtrace.http.get(format!("{}{path}", xtrace.url));
+    assert_eq!(ask(as_admin()).await, (503, is_silent.clone()));
+    let now = Utc::now();
+    let batch = json!({"trace": {"id": "t", "timestamp": now},
+        "observations": [{"id": "o", "traceId": "t", "startTime": now}]});
+    let write = xtrace.request_as(&busy, Method::POST, "/v1/l/batch");
+    assert_eq!(answer(write.json(&batch)).await.0, StatusCode::OK);
+    assert_eq!(ask(as_project(&busy)).await, (200, json!("OK")));
+    assert_eq!(ask(as_project(&silent)).await, (503, is_silent));
+    assert_eq!(ask(as_admin()).await, (200, json!("OK")));
+    assert_eq!(ask(nobody()).await.0, 401);
+    assert_eq!(ask(nobody().basic_auth("pk", Some("sk"))).await.0, 401);
+    let plain = format!("{}/api/public/health", xtrace.url);
+    assert_eq!(ask(xtrace.http.get(plain)).await, (200, json!("OK")));
 }
