@@ -121,6 +121,7 @@ fn score(score: &mut Score) {
         &mut score.metadata,
         &mut score.config_id,
         &mut score.queue_id,
+        &mut score.execution_trace_id,
     ]);
     match score.value.get_mut() {
         Some(

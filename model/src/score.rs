@@ -141,6 +141,8 @@ pub struct Score {
     pub config_id: Register<String>,
     /// The annotation queue that it was given in.
     pub queue_id: Register<String>,
+    /// The trace of the evaluator that gave it.
+    pub execution_trace_id: Register<String>,
 }
 
 macro_rules! score_registers {
@@ -155,7 +157,8 @@ macro_rules! score_registers {
             comment,
             metadata,
             config_id,
-            queue_id
+            queue_id,
+            execution_trace_id
         )
     };
 }
@@ -175,6 +178,7 @@ impl Score {
             metadata: Register::default(),
             config_id: Register::default(),
             queue_id: Register::default(),
+            execution_trace_id: Register::default(),
         }
     }
 

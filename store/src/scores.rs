@@ -13,7 +13,7 @@ use crate::{Store, StoreError};
 #[derive(Debug, Clone, sqlx::FromRow)]
 #[expect(
     missing_docs,
-    reason = "columns of the table `scores`, see migrations/0008_scores_and_content.sql"
+    reason = "columns of the table `scores`, see migrations/0008_scores_and_content.sql and 0024_score_execution.sql"
 )]
 pub struct ScoreView {
     pub id: String,
@@ -30,6 +30,7 @@ pub struct ScoreView {
     pub environment: String,
     pub config_id: Option<String>,
     pub queue_id: Option<String>,
+    pub execution_trace_id: Option<String>,
     /// JSON text.
     pub metadata: Option<String>,
     pub ts: DateTime<Utc>,
@@ -39,7 +40,7 @@ pub struct ScoreView {
 
 const COLUMNS: &str = "s.id, s.trace_id, s.observation_id, s.session_id, s.run_id, s.name, s.source, \
     s.data_type, s.value, s.string_value, s.comment, s.environment, s.config_id, s.queue_id, \
-    s.metadata, s.ts, s.created_at, s.updated_at";
+    s.execution_trace_id, s.metadata, s.ts, s.created_at, s.updated_at";
 
 /// What lists show of a score's trace.
 const OF_TRACE: &str = "t.id is not null as has_trace, t.user_id as trace_user_id, t.tags as trace_tags, \

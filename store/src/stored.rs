@@ -318,6 +318,7 @@ pub(crate) struct ScoreRow {
     environment: String,
     config_id: Option<String>,
     queue_id: Option<String>,
+    execution_trace_id: Option<String>,
     metadata: Option<String>,
     ts: DateTime<Utc>,
     merge_state: String,
@@ -329,8 +330,8 @@ pub(crate) struct ScoreRow {
 /// The columns of [`ScoreRow`].
 pub(crate) const SCORE_COLUMNS: &str = "s.project_id, s.id, s.trace_id, s.observation_id, \
     s.session_id, s.run_id, s.name, s.source, s.data_type, s.value, s.string_value, s.comment, \
-    s.environment, s.config_id, s.queue_id, s.metadata, s.ts, s.merge_state, s.created_at, \
-    s.xmin::text as version";
+    s.environment, s.config_id, s.queue_id, s.execution_trace_id, s.metadata, s.ts, s.merge_state, \
+    s.created_at, s.xmin::text as version";
 
 impl ScoreRow {
     /// The document; `None` if the row's id is none, which no write makes.
@@ -362,6 +363,11 @@ impl ScoreRow {
             metadata: Register::restore(self.metadata, stamps, "metadata"),
             config_id: Register::restore(self.config_id, stamps, "config_id"),
             queue_id: Register::restore(self.queue_id, stamps, "queue_id"),
+            execution_trace_id: Register::restore(
+                self.execution_trace_id,
+                stamps,
+                "execution_trace_id",
+            ),
         }))
     }
 }

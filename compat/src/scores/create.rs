@@ -69,6 +69,7 @@ impl ScoreBody {
         let config_id = body.text("configId")?.filter(|id| !id.is_empty());
         score.config_id = Register::of(config_id.clone(), stamp);
         score.queue_id = Register::of(body.text("queueId")?, stamp);
+        score.execution_trace_id = Register::of(id_of(body, "executionTraceId")?, stamp);
         if body.is_null("dataType") {
             return Err(issue::not_an_option("dataType", &TYPES));
         }
@@ -166,18 +167,20 @@ impl ScoreBody {
     }
 }
 
+/// The id of something else; most are in an index, which holds no long texts.
+fn id_of(body: Object<'_>, name: &str) -> Result<Option<String>, Issue> {
+    let id = body.text(name)?.filter(|id| !id.is_empty());
+    if let Some(fault) = id.as_deref().and_then(|id| ids::check(id).err()) {
+        return Err(issue::custom(&[json!(name)], &fault.to_string()));
+    }
+    Ok(id)
+}
+
 /// Exactly one thing is judged.
 fn subject(body: Object<'_>) -> Result<Subject, Issue> {
     const MESSAGE: &str = "Provide exactly one of the following: traceId (with optional \
         observationId), sessionId or datasetRunId. ObservationId requires traceId.";
-    // Each is in an index, which holds no long texts.
-    let said = |name: &str| {
-        let id = body.text(name)?.filter(|id| !id.is_empty());
-        if let Some(fault) = id.as_deref().and_then(|id| ids::check(id).err()) {
-            return Err(issue::custom(&[json!(name)], &fault.to_string()));
-        }
-        Ok::<_, Issue>(id)
-    };
+    let said = |name: &str| id_of(body, name);
     let (trace, observation) = (said("traceId")?, said("observationId")?);
     let (session, run) = (said("sessionId")?, said("datasetRunId")?);
     match (trace, observation, session, run) {

@@ -75,7 +75,7 @@ impl Score {
             metadata: payload::metadata_of_any(view.metadata.as_deref()),
             config_id: view.config_id,
             queue_id: view.queue_id,
-            execution_trace_id: None,
+            execution_trace_id: view.execution_trace_id,
             trace_id: view.trace_id,
             observation_id: view.observation_id,
             timestamp: iso(view.ts),

@@ -29,6 +29,7 @@ const COLUMNS: &[&str] = &[
     "environment",
     "config_id",
     "queue_id",
+    "execution_trace_id",
     "metadata",
     "ts",
     "merge_state",
@@ -149,6 +150,7 @@ fn encode(
         .text(score.environment.text())
         .text(score.config_id.text())
         .text(score.queue_id.text())
+        .text(score.execution_trace_id.text())
         .text(score.metadata.text())
         .time(Some(
             score

@@ -253,6 +253,35 @@ async fn scores_are_written_updated_read_and_deleted() {
     );
 }
 
+/// The trace of an evaluator stays with its score, until it is replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn scores_keep_the_trace_that_made_them() {
+    let xtrace = Xtrace::start().await;
+    let shown = async |version: &str| {
+        let (status, score) = xtrace.get(&format!("/api/public/{version}scores/s")).await;
+        assert_eq!(status, StatusCode::OK, "{score}");
+        score["executionTraceId"].clone()
+    };
+    let score = json!({"id": "s", "traceId": "t", "name": "n", "value": 1, "source": "EVAL",
+        "executionTraceId": "judge-1"});
+    ingest(&xtrace, json!([event("1", 1, "score-create", score)])).await;
+    assert_eq!(shown("").await, "judge-1");
+    assert_eq!(shown("v2/").await, "judge-1");
+    let again = json!({"id": "s", "traceId": "t", "name": "n", "value": 2});
+    assert_eq!(xtrace.post("/api/public/scores", &again).await.0, 200);
+    assert_eq!(shown("").await, "judge-1");
+    let other =
+        json!({"id": "s", "traceId": "t", "name": "n", "value": 3, "executionTraceId": "judge-2"});
+    assert_eq!(xtrace.post("/api/public/scores", &other).await.0, 200);
+    assert_eq!(shown("v2/").await, "judge-2");
+    let (_, list) = xtrace.get("/api/public/v2/scores").await;
+    assert_eq!(list["data"][0]["executionTraceId"], "judge-2");
+    let long =
+        json!({"traceId": "t", "name": "n", "value": 3, "executionTraceId": "x".repeat(801)});
+    let (status, said) = xtrace.post("/api/public/scores", &long).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn version_3_of_scores_is_strict_and_turns_pages_by_cursor() {
     let xtrace = Xtrace::start().await;
