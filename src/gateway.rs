@@ -7,6 +7,7 @@ use xtrace_store::{Store, Writer};
 use crate::auth::Authenticator;
 use crate::health::Health;
 use crate::limits::ReadLimiter;
+use crate::proxies::TrustedProxies;
 use crate::receivers::body::BodyLimits;
 use crate::receivers::otlp::Supplements;
 
@@ -27,6 +28,8 @@ pub struct Gateway {
     pub series_limits: SeriesLimits,
     /// How much they may send.
     pub body_limits: BodyLimits,
+    /// Who is believed about where a request comes from.
+    pub proxies: TrustedProxies,
     /// How media are kept.
     pub media: MediaSettings,
     /// Traces that log records wait for.

@@ -5,8 +5,7 @@
 //! - [`config`]: flags and environment; nothing else reads either.
 //! - [`receivers`]: bytes in, a committed batch, a reply: OTLP and the native formats.
 //! - [`api`]: native reads and service endpoints. (Langfuse's API is the crate `xtrace-compat`.)
-//! - [`auth`], [`browsers`], [`limits`], [`patience`], [`reads`], [`request_id`]: what happens to every
-//!   request on its way.
+//! - [`auth`], [`browsers`], [`limits`], [`patience`], [`proxies`], [`reads`], [`request_id`]: what happens to every request on its way.
 //! - [`embedded_postgres`]: the private Postgres; yields a database URL, nothing else knows.
 //! - [`self_metrics`]: what xtrace says of itself.
 //! - [`exit`]: exit codes. [`privileges`]: root is left before anything listens. [`health`]: whether requests
@@ -29,6 +28,7 @@ pub mod limits;
 pub mod listener;
 pub mod patience;
 pub mod privileges;
+pub mod proxies;
 pub mod reads;
 pub mod receivers;
 pub mod request_id;

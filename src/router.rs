@@ -11,7 +11,9 @@ use crate::api::error::ApiError;
 use crate::api::{erasures, logs, metrics, service};
 use crate::gateway::Gateway;
 use crate::receivers::{langfuse, native, otlp};
-use crate::{auth, browsers, cors, dialect, limits, patience, reads, request_id, self_metrics};
+use crate::{
+    auth, browsers, cors, dialect, limits, patience, proxies, reads, request_id, self_metrics,
+};
 
 /// The whole service, gRPC included.
 pub fn router(gateway: Gateway, cors: CorsLayer) -> Router {
@@ -103,8 +105,9 @@ fn finish(protected: Router, gateway: Gateway) -> Router {
         .fallback(dialect::not_found)
         .layer(from_fn_with_state(gateway.clone(), reads::bound_reads))
         .layer(from_fn_with_state(gateway.clone(), limits::limit_reads))
-        .layer(from_fn_with_state(gateway, auth::authenticate))
-        .layer(from_fn(browsers::refuse_foreign_forms));
+        .layer(from_fn_with_state(gateway.clone(), auth::authenticate))
+        .layer(from_fn(browsers::refuse_foreign_forms))
+        .layer(from_fn_with_state(gateway, proxies::find_client));
     open.merge(protected)
         // Receivers have limits of their own, before and after decompression.
         .layer(DefaultBodyLimit::disable())

@@ -158,6 +158,7 @@ fn gateway(
         series_limits: config.series_limits(),
         body_limits: BodyLimits::new(config.body_bytes_max, config.limits.write_rates()),
         supplements: Supplements::default(),
+        proxies: config.limits.trusted_proxies.clone(),
         media: config.media(),
     }
 }

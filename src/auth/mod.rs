@@ -24,7 +24,8 @@ use xtrace_store::keys::{ApiKey, hash_key_pair};
 use crate::dialect::Dialect;
 use crate::gateway::Gateway;
 use crate::limits::Refusal;
-use crate::listener::{PeerAddress, network};
+use crate::listener::network;
+use crate::proxies::ClientAddress;
 use attempts::{Attempts, Verdict};
 use known_keys::{KnownKeys, Memory};
 
@@ -187,8 +188,8 @@ pub async fn authenticate(
 ) -> Response {
     let header = request.headers().get(header::AUTHORIZATION);
     let header = header.map(|value| value.to_str().unwrap_or_default().to_owned());
-    let address = request.extensions().get::<PeerAddress>();
-    let address = address.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| network(peer.0));
+    let address = request.extensions().get::<ClientAddress>();
+    let address = address.map_or(Ipv4Addr::UNSPECIFIED.into(), |client| network(client.0));
     let authenticator = &gateway.authenticator;
     let (mut authentication, mut writer) =
         match authenticator.authenticate(header.as_deref(), address).await {

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::values::parse_connections;
 use crate::listener::ConnectionLimits;
+use crate::proxies::TrustedProxies;
 use crate::receivers::body::WriteRates;
 
 /// How much callers may take of what all share.
@@ -17,8 +18,8 @@ pub struct LimitsConfig {
         value_parser = parse_connections
     )]
     connections_max: usize,
-    /// Connections of one address at most (of a /64 with IPv6); 0 sets no limit. Behind a proxy all
-    /// connections are of its address.
+    /// Connections of one address at most (of a /64 with IPv6); 0 sets no limit. Behind a proxy,
+    /// trusted or not, all connections are of its address.
     #[arg(
         long = "max-connections-per-address",
         env = "XTRACE_MAX_CONNECTIONS_PER_ADDRESS",
@@ -26,6 +27,14 @@ pub struct LimitsConfig {
         value_parser = parse_connections
     )]
     connections_per_address_max: usize,
+    /// Proxies before xtrace, as addresses and networks between commas, or `off`. What they say of a client's
+    /// address, host and scheme (`X-Forwarded-*` or `Forwarded`) is believed, and of nobody else.
+    #[arg(
+        long = "trusted-proxies",
+        env = "XTRACE_TRUSTED_PROXIES",
+        default_value = "127.0.0.0/8,::1"
+    )]
+    pub trusted_proxies: TrustedProxies,
     /// Credentials that open nothing, of one address a second, until it is refused for a while; 0 sets no
     /// limit. Guesses at one key are held to a tenth of that.
     #[arg(

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::harness::{Xtrace, answer};
+use crate::harness::{PUBLIC_KEY, SECRET_KEY, Xtrace, answer};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_are_limited_by_credential_and_writes_are_not() {
@@ -100,4 +100,40 @@ async fn requests_have_ids() {
         let id = id_of(odd).await;
         assert!(Some(id.as_str()) != odd && id.len() == 36, "{id}");
     }
+}
+
+/// Behind a trusted proxy guesses are held against the client that makes them, and nobody else gets to say who
+/// that is.
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_are_held_against_their_client() {
+    let start = async |trusted: &'static str| {
+        let flags = ["--auth-failures-per-second", "1"];
+        Xtrace::start_with(&[flags[0], flags[1], "--trusted-proxies", trusted]).await
+    };
+    let ask = async |xtrace: &Xtrace, client: &str, (public, secret): (&str, &str)| {
+        let request = xtrace
+            .http
+            .get(format!("{}/api/public/projects", xtrace.url));
+        let request = request.header("x-forwarded-for", format!("127.0.0.1, {client}"));
+        let (status, _) = answer(request.basic_auth(public, Some(secret))).await;
+        status.as_u16()
+    };
+    let until_refused = async |xtrace: &Xtrace, client: &dyn Fn(usize) -> String| {
+        for number in 0..1000 {
+            let guess = (format!("pk-{number}"), "guess");
+            match ask(xtrace, &client(number), (&guess.0, guess.1)).await {
+                429 => return,
+                status => assert_eq!(status, 401),
+            }
+        }
+        panic!("guesses go on");
+    };
+    let xtrace = start("127.0.0.0/8").await;
+    until_refused(&xtrace, &|_| "203.0.113.1".to_owned()).await;
+    assert_eq!(ask(&xtrace, "203.0.113.2", ("pk-x", "guess")).await, 401);
+    let right = (PUBLIC_KEY, SECRET_KEY);
+    assert_eq!(ask(&xtrace, "203.0.113.3", right).await, 200);
+    // Without trust in the proxy each request may claim another address, and none counts.
+    let xtrace = start("off").await;
+    until_refused(&xtrace, &|number| format!("203.0.113.{number}")).await;
 }

@@ -62,17 +62,15 @@ fn mac(key: &[u8], text: &str) -> Hmac<Sha256> {
     mac
 }
 
-/// Where clients reach us: as configured, or else as they just did.
+/// Where clients reach us: as configured, or else as they just did, by the `Host` that they asked for.
 pub(super) fn base_url(public_url: Option<&str>, headers: &HeaderMap) -> String {
     if let Some(url) = public_url {
         return url.trim_end_matches('/').to_owned();
     }
-    let text = |name: &str| {
-        let value = headers.get(name)?.to_str().ok()?;
-        Some(value.split(',').next()?.trim()).filter(|value| !value.is_empty())
-    };
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    // What proxies say was judged before; this is left of it.
     let scheme = text("x-forwarded-proto").filter(|scheme| *scheme == "https");
-    let host = text("x-forwarded-host").or_else(|| text(header::HOST.as_str()));
+    let host = text(header::HOST.as_str()).filter(|host| !host.is_empty());
     format!(
         "{}://{}",
         scheme.unwrap_or("http"),
