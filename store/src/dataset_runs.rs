@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Postgres, QueryBuilder};
 use xtrace_model::ProjectId;
 
+use crate::background::Pulse;
 use crate::erasure::fence;
+use crate::pace::in_batches;
 use crate::page::{self, Order, Page, Paged};
 use crate::{Store, StoreError};
 
@@ -173,6 +175,21 @@ fn push_items(sql: &mut QueryBuilder<Postgres>, project: &ProjectId, run_id: &st
 
 /// Removes a run and what it knows of items; traces stay. Whether there was one.
 pub async fn delete(store: &Store, project: &ProjectId, id: &str) -> Result<bool, StoreError> {
+    // A run may have very many, and whoever adds one waits for the run's row.
+    in_batches(&Pulse::unwatched(), |rows| async move {
+        let deleted = sqlx::query(
+            "delete from dataset_run_items where project_id = $1 and ctid = any(array(
+                select ctid from dataset_run_items where project_id = $1 and run_id = $2
+                offset $3 limit $3 for update skip locked))",
+        )
+        .bind(project.as_str())
+        .bind(id)
+        .bind(rows)
+        .execute(store.write())
+        .await?;
+        Ok(deleted.rows_affected())
+    })
+    .await?;
     let mut transaction = store.write().begin().await?;
     sqlx::query("delete from dataset_run_items where project_id = $1 and run_id = $2")
         .bind(project.as_str())
