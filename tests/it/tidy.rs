@@ -251,7 +251,10 @@ fn who_adds_rows_asks_whether_the_project_takes_any() {
         }
     }
     let flush = fs::read_to_string(root().join("store/src/writer/flush.rs")).unwrap();
-    assert!(flush.contains("fence::closed("), "writers ask");
+    assert!(
+        flush.contains("fence::ask(") && flush.contains("&groups, look, projects)"),
+        "writers ask"
+    );
 }
 
 #[test]

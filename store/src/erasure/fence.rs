@@ -12,20 +12,31 @@ use xtrace_model::ProjectId;
 
 use crate::StoreError;
 
-/// Those of these projects that take no rows; to be asked within the transaction that writes the rows.
-pub(crate) async fn closed<'a>(
+/// Asks whether all of these projects take rows; within the transaction that is going to add them.
+pub(crate) async fn ask(
     connection: &mut PgConnection,
-    projects: impl Iterator<Item = &'a ProjectId>,
+    projects: &BTreeSet<&ProjectId>,
+) -> Result<(), StoreError> {
+    if closed(connection, projects).await?.is_empty() {
+        return Ok(());
+    }
+    Err(StoreError::ProjectGone)
+}
+
+/// Those of these projects that take no rows.
+pub(crate) async fn closed(
+    connection: &mut PgConnection,
+    projects: &BTreeSet<&ProjectId>,
 ) -> Result<BTreeSet<ProjectId>, StoreError> {
-    let mut closed: BTreeSet<&ProjectId> = projects.collect();
-    let ids: Vec<&str> = closed.iter().map(|project| project.as_str()).collect();
+    let ids: Vec<&str> = projects.iter().map(|project| project.as_str()).collect();
     let open: Vec<String> =
         sqlx::query_scalar("select id from projects where id = any($1) and deleting_at is null")
             .bind(ids)
             .fetch_all(connection)
             .await?;
-    closed.retain(|project| !open.iter().any(|id| id == project.as_str()));
-    Ok(closed.into_iter().cloned().collect())
+    let is_closed = |project: &&&ProjectId| !open.iter().any(|id| id == project.as_str());
+    let closed = projects.iter().filter(is_closed);
+    Ok(closed.map(|project| ProjectId::clone(project)).collect())
 }
 
 /// Begins a transaction that adds rows of a project, if it takes any.
@@ -34,13 +45,8 @@ pub(crate) async fn begin(
     project: &ProjectId,
 ) -> Result<PgTransaction<'static>, StoreError> {
     let mut transaction = pool.begin().await?;
-    if closed(&mut transaction, [project].into_iter())
-        .await?
-        .is_empty()
-    {
-        return Ok(transaction);
-    }
-    Err(StoreError::ProjectGone)
+    ask(&mut transaction, &BTreeSet::from([project])).await?;
+    Ok(transaction)
 }
 
 /// Transactions that may have asked before now, and are not over.

@@ -250,25 +250,29 @@ impl Flusher {
         let now = Utc::now();
         self.days.make(connection, batches, now).await?;
         let mut transaction = connection.begin().await?;
-        let projects = batches.iter().map(|batch| &batch.project);
-        self.closed = fence::closed(&mut transaction, projects).await?;
-        if !self.closed.is_empty() {
-            // A project that is made again has none of the series that the old one had.
-            self.store.series().forget_all();
-            return Err(Setback::Failed(StoreError::ProjectGone));
-        }
+        let projects: BTreeSet<&ProjectId> = batches.iter().map(|batch| &batch.project).collect();
         let groups = combine::by_trace(batches);
-        let mut written = Written::default();
-        if !groups.is_empty() {
-            written = write_documents(
-                &mut transaction,
-                (method, &books, &self.sessions),
-                groups,
-                plan,
-                now,
-            )
-            .await?;
-        }
+        let outcome = if groups.is_empty() {
+            let open = fence::ask(&mut transaction, &projects).await;
+            open.map(|()| Written::default()).map_err(Setback::from)
+        } else {
+            let with = (method, &books, &self.sessions, &projects);
+            write_documents(&mut transaction, with, groups, plan, now).await
+        };
+        let mut written = match outcome {
+            Err(Setback::Failed(StoreError::ProjectGone)) => {
+                self.closed = fence::closed(&mut transaction, &projects).await?;
+                // A project that is made again has none of the series that the old one had.
+                self.store.series().forget_all();
+                return Err(if self.closed.is_empty() {
+                    // It was made again since.
+                    Setback::Conflict(None)
+                } else {
+                    Setback::Failed(StoreError::ProjectGone)
+                });
+            }
+            outcome => outcome?,
+        };
         // Written once: the stage of known traces comes after that of new ones.
         let mut new_series = Vec::new();
         if stage != Stage::New {
@@ -367,12 +371,12 @@ async fn books(
 
 async fn write_documents(
     connection: &mut PgConnection,
-    (method, books, sessions): (Method, &Books, &KnownSessions),
+    (method, books, sessions, projects): (Method, &Books, &KnownSessions, &BTreeSet<&ProjectId>),
     groups: Vec<Group<'_>>,
     (stage, look): (Stage, Look),
     now: DateTime<Utc>,
 ) -> Result<Written, Setback> {
-    let mut known = known::read(connection, &groups, look).await?;
+    let mut known = known::read(connection, &groups, look, projects).await?;
     let mut changes = changes::merge(groups, &mut known, books, now);
     // Before all else, so that no writer waits for a session while it holds a trace; those of known traces too
     // before these are locked, in the stage after that of new ones.
@@ -557,7 +561,7 @@ pub(crate) async fn sum_up_again(
         .map(|(project, id)| Group::bare((project, id)))
         .collect();
     // Locked, so that no row changes before it is replaced.
-    let known = known::read(&mut transaction, &groups, Look::Readable).await?;
+    let known = known::read(&mut transaction, &groups, Look::Readable, &BTreeSet::new()).await?;
     let mut changes: Vec<_> = groups
         .iter()
         .filter_map(|group| {

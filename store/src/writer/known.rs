@@ -1,12 +1,12 @@
 //! What is stored already of the documents that came.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, Row};
 use xtrace_model::price::Priced;
 use xtrace_model::usage::Costs;
-use xtrace_model::{Observation, Trace, time};
+use xtrace_model::{Observation, ProjectId, Trace, time};
 
 use super::combine::{Group, TraceKey};
 use super::rollup::{PART_COLUMNS, Part};
@@ -56,13 +56,15 @@ pub(super) enum Look {
     Everywhere,
 }
 
-/// Reads what is stored.
+/// Reads what is stored. Who is going to add rows of projects asks with it whether they take any, which saves a
+/// message; see [`crate::erasure::fence`].
 pub(super) async fn read(
     connection: &mut PgConnection,
     groups: &[Group<'_>],
     look: Look,
+    asked: &BTreeSet<&ProjectId>,
 ) -> Result<Known, StoreError> {
-    let mut known = traces(connection, groups, look).await?;
+    let mut known = traces(connection, groups, look, asked).await?;
     if look == Look::Everywhere {
         for group in groups {
             let trace = known.entry(name(group.key()));
@@ -80,6 +82,7 @@ async fn traces(
     connection: &mut PgConnection,
     groups: &[Group<'_>],
     look: Look,
+    asked: &BTreeSet<&ProjectId>,
 ) -> Result<Known, StoreError> {
     let (projects, ids): (Vec<&str>, Vec<&str>) = groups
         .iter()
@@ -91,19 +94,31 @@ async fn traces(
     } else {
         ""
     };
+    // There is a row in any case; without a trace if none is stored.
     let sql = format!(
-        "select {}
-           from unnest($1::text[], $2::text[]) with ordinality k(project_id, id, at)
-           join traces t on t.project_id = k.project_id and t.id = k.id {lock}",
+        "select f.open, t.*
+           from (select count(*) as open from projects where id = any($3) and deleting_at is null) f
+           left join (
+                select {}
+                  from unnest($1::text[], $2::text[]) with ordinality k(project_id, id, at)
+                  join traces t on t.project_id = k.project_id and t.id = k.id {lock}) t on true",
         stored::TRACE_COLUMNS
     );
-    let rows: Vec<TraceRow> = sqlx::query_as(AssertSqlSafe(sql))
+    let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(projects)
         .bind(ids)
+        .bind(asked.iter().map(|id| id.as_str()).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
     let mut known = Known::new();
     for row in rows {
+        if usize::try_from(row.try_get::<i64, _>("open")?).ok() != Some(asked.len()) {
+            return Err(StoreError::ProjectGone);
+        }
+        if row.try_get::<Option<&str>, _>("id")?.is_none() {
+            continue;
+        }
+        let row = TraceRow::from_row(&row)?;
         let name = (row.project_id.clone(), row.id.clone());
         match known_trace(row) {
             Ok(trace) => known.extend(trace.map(|trace| (name, trace))),
@@ -308,7 +323,7 @@ impl<'a> Keys<'a> {
         sql: &'q str,
     ) -> sqlx::query::QueryAs<'q, sqlx::Postgres, T, sqlx::postgres::PgArguments>
     where
-        T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
+        T: for<'r> FromRow<'r, sqlx::postgres::PgRow>,
         'a: 'q,
     {
         let first = self.firsts.iter().min().copied();

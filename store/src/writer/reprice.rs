@@ -51,7 +51,13 @@ async fn some(store: &Store, project: &ProjectId, ids: Vec<String>) -> Result<u6
     let now = Utc::now();
     let mut transaction = store.write().begin().await?;
     let groups: Vec<_> = ids.iter().map(|id| Group::bare((project, id))).collect();
-    let mut known = known::read(&mut transaction, &groups, known::Look::Readable).await?;
+    let mut known = known::read(
+        &mut transaction,
+        &groups,
+        known::Look::Readable,
+        &BTreeSet::new(),
+    )
+    .await?;
     known::add_all_observations(&mut transaction, &groups, &mut known).await?;
     let mut written = Vec::new();
     for group in &groups {
