@@ -1,5 +1,5 @@
-//! What runs beside requests: partitions ahead of time, statistics, garbage, retention, erasure. Each is a loop of
-//! its own that depends on no other.
+//! What runs beside requests: partitions ahead of time, statistics, times of large traces, garbage,
+//! retention, erasure. Each is a loop of its own that depends on no other.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use chrono::{TimeDelta, Utc};
 
 use crate::background::{self, Limits, Loop, Pulse};
 use crate::retention::{self, Retention};
-use crate::{Store, StoreError, erasure, garbage, partitions, statistics};
+use crate::{Store, StoreError, erasure, garbage, partitions, statistics, writer};
 
 /// How long media may be without anything that refers to them, and comments without what they are about.
 const GRACE: TimeDelta = TimeDelta::days(1);
@@ -16,6 +16,8 @@ const PARTITIONS_INTERVAL: Duration = Duration::from_mins(10);
 const INTERVAL: Duration = Duration::from_hours(1);
 /// A round that fails is tried again within this.
 const ERASURE_INTERVAL: Duration = Duration::from_mins(1);
+/// Times of large traces are in doubt for about this long.
+const DOUBTS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The loops, to be run by [`background::Background`].
 pub fn loops(store: &Store, retention: Retention) -> Vec<Loop> {
@@ -51,6 +53,14 @@ pub fn loops(store: &Store, retention: Retention) -> Vec<Loop> {
             |store, pulse| async move {
                 garbage::collect(&store, Utc::now() - GRACE, &pulse).await?;
                 Ok(INTERVAL)
+            },
+        ),
+        every(
+            store,
+            ("traces", DOUBTS_INTERVAL, hourly),
+            |store, pulse| async move {
+                writer::settle_doubts(&store, &pulse).await?;
+                Ok(DOUBTS_INTERVAL)
             },
         ),
         every(
@@ -100,7 +110,7 @@ async fn make_partitions(store: &Store, retention: Retention) -> Result<(), Stor
     made
 }
 
-/// One round of each, whichever fails; the first failure.
+/// One round of each but that of large traces, whichever fails; the first failure.
 pub async fn once(store: &Store, retention: Retention) -> Result<(), StoreError> {
     let pulse = Pulse::unwatched();
     let made = make_partitions(store, retention).await;

@@ -147,14 +147,20 @@ pub(crate) struct TraceRow {
     pub(crate) created_at: DateTime<Utc>,
     /// Changes whenever the row does.
     pub(crate) version: String,
+    /// Whether its sums are of those that changes are added to.
+    pub(crate) has_sums: bool,
+    /// The days that its observations start on, if those are far apart and known.
+    pub(crate) days: Option<Vec<String>>,
 }
 
-/// The columns of [`TraceRow`].
+/// The columns of [`TraceRow`]. Collects at most the days that the entries of one trace name.
 pub(crate) const TRACE_COLUMNS: &str = "t.project_id, t.id, t.sent_timestamp, t.first_start, \
     t.last_start, t.name, t.user_id, t.session_id, t.release, t.version as app_version, \
     t.environment, t.external_id, t.public, t.bookmarked, t.tags, t.metadata_decoded, t.input, t.output, \
     t.sent_latency, t.sent_total_cost, t.merge_state, t.created_at, \
-    t.xmin::text as version";
+    t.xmin::text as version, t.sums is not null as has_sums, case when t.last_start - t.first_start > interval '2 days' then ( \
+        select case when bool_and(u.environment <> '(many)') then array_agg(distinct u.date) end \
+          from jsonb_to_recordset(t.usage) u(date text, environment text)) end as days";
 
 fn micros(time: Option<DateTime<Utc>>) -> Option<i64> {
     time.map(time::from_utc)

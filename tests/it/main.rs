@@ -18,6 +18,7 @@ mod instrumentations;
 mod keys; // projects and keys, their scopes and their end
 mod langfuse; // what Langfuse's clients write and read
 mod langfuse_sdks; // every major version of Langfuse's SDKs
+mod large_traces; // a request costs as much however large its trace is
 mod limits; // rate limits and request ids
 mod load; // every signal, sent without a pause and read back
 mod logs; // log records, in and out

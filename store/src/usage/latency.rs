@@ -198,11 +198,21 @@ fn exact(kept: Option<i64>, added: Option<i64>, left: i64, choose: fn(i64, i64) 
 
 /// The middle of the bucket of 1/128 of its power of two: wrong by 0.4 % at most.
 pub(crate) fn rounded(micros: i64) -> i64 {
-    if micros < 256 {
+    rounded_to(micros, 7)
+}
+
+/// The middle of its bucket, of which each power of two has 2^`bits`. Buckets of fewer bits are made of whole ones
+/// of more, so that rounding in steps is rounding at once.
+pub(crate) fn rounded_to(micros: i64, bits: u32) -> i64 {
+    let size = micros.unsigned_abs();
+    if size < 2 << bits {
         return micros;
     }
-    let width = 1_i64 << (micros.ilog2() - 7);
-    micros - micros % width + width / 2
+    let width = 1_u64 << (size.ilog2() - bits);
+    let middle = size - size % width + width / 2;
+    // The least integer has no positive counterpart; the middle of its bucket would be beyond it.
+    let middle = i64::try_from(middle).unwrap_or(i64::MAX);
+    if micros < 0 { -middle } else { middle }
 }
 
 /// Adds what a source holds to the values of a project.

@@ -1,7 +1,7 @@
 //! What a transaction has to write: what came, merged with what is stored, where that differs.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -29,6 +29,8 @@ pub(super) struct Change<'a> {
     pub(super) rollup: Rollup,
     /// Whether there may be observations that stay as they are.
     pub(super) has_others: bool,
+    /// Whether the stored sums are of those that changes are added to.
+    pub(super) has_sums: bool,
 }
 
 /// An observation to be written.
@@ -37,8 +39,8 @@ pub(super) struct ChangedObservation<'a> {
     pub(super) priced: Priced,
     pub(super) part: Part,
     pub(super) created_at: DateTime<Utc>,
-    /// The start of the stored row that this replaces.
-    pub(super) outdated: Option<DateTime<Utc>>,
+    /// What the stored row that this replaces contributed.
+    pub(super) outdated: Option<Part>,
 }
 
 impl Change<'_> {
@@ -55,14 +57,6 @@ impl Change<'_> {
     pub(super) fn begins(&self) -> Micros {
         self.trace
             .begins(self.rollup.first_start.map(time::from_utc))
-    }
-
-    /// Sums up the changed observations and those that stay as they are.
-    pub(super) fn roll_up(&mut self, mut parts: BTreeMap<String, Part>) {
-        for observation in &self.observations {
-            parts.insert(observation.part.id.clone(), observation.part.clone());
-        }
-        self.rollup = Rollup::of(parts.values());
     }
 }
 
@@ -100,6 +94,7 @@ fn new<'a>(group: Group<'a>, book: &PriceBook, now: DateTime<Utc>) -> Change<'a>
         rollup: Rollup::of(observations.iter().map(|observation| &observation.part)),
         observations,
         has_others: false,
+        has_sums: false,
     }
 }
 
@@ -123,6 +118,7 @@ fn replacement<'a>(
         observations,
         rollup: Rollup::default(),
         has_others: true,
+        has_sums: known.has_sums,
     }
 }
 
@@ -160,12 +156,7 @@ fn merge_observation<'a>(
     let mut merged = known.document.clone();
     merged.merge(document.into_owned());
     (merged != known.document).then(|| {
-        ChangedObservation::new(
-            Cow::Owned(merged),
-            book,
-            known.created_at,
-            Some(known.start),
-        )
+        ChangedObservation::new(Cow::Owned(merged), book, known.created_at, Some(known.part))
     })
 }
 
@@ -176,7 +167,7 @@ pub(super) fn priced_anew(
 ) -> Option<ChangedObservation<'static>> {
     let stored = known.priced?;
     let document = Cow::Owned(known.document);
-    let anew = ChangedObservation::new(document, book, known.created_at, Some(known.start));
+    let anew = ChangedObservation::new(document, book, known.created_at, Some(known.part));
     (anew.priced != stored).then_some(anew)
 }
 
@@ -185,7 +176,7 @@ impl<'a> ChangedObservation<'a> {
         document: Cow<'a, Observation>,
         book: &PriceBook,
         created_at: DateTime<Utc>,
-        outdated: Option<DateTime<Utc>>,
+        outdated: Option<Part>,
     ) -> Self {
         let priced = book.price(&document);
         Self {

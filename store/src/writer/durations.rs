@@ -2,37 +2,41 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::usage;
-
-/// More different values are rounded.
-const VALUES_MAX: usize = 1000;
+use crate::usage::latency;
 
 /// Written as an object of counts by microseconds.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Durations(BTreeMap<i64, i64>);
 
 impl Durations {
-    pub(super) fn add(&mut self, micros: i64) {
-        *self.0.entry(micros).or_default() += 1;
+    /// Adds a number of observations that took as long, or takes them away.
+    pub(super) fn add(&mut self, micros: i64, count: i64) {
+        let there = self.0.entry(micros).or_default();
+        *there += count;
+        if *there == 0 {
+            self.0.remove(&micros);
+        }
+    }
+
+    pub(super) fn add_all(&mut self, others: Self) {
+        for (micros, count) in others.0 {
+            self.add(micros, count);
+        }
+    }
+
+    /// With values of so many bits.
+    pub(super) fn rounded(self, bits: u32) -> Self {
+        let mut rounded = Self::default();
+        for (micros, count) in self.0 {
+            rounded.add(latency::rounded_to(micros, bits), count);
+        }
+        rounded
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-}
-
-impl Serialize for Durations {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.0.len() <= VALUES_MAX {
-            return self.0.serialize(serializer);
-        }
-        let mut rounded = BTreeMap::new();
-        for (micros, count) in &self.0 {
-            *rounded.entry(usage::latency::rounded(*micros)).or_insert(0) += count;
-        }
-        rounded.serialize(serializer)
     }
 }
 
@@ -41,24 +45,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_durations_are_exact_and_many_wrong_by_a_hair() {
+    fn rounding_in_steps_is_rounding_at_once() {
         let mut durations = Durations::default();
-        (0..1000).for_each(|at| durations.add(at * 977));
-        durations.add(977);
-        let written = serde_json::to_value(&durations).unwrap();
-        assert_eq!(written["977"], 2);
-        assert_eq!(written.as_object().unwrap().len(), 1000);
-        (0..9000).for_each(|at| durations.add(at * 1_000_003));
-        let written = serde_json::to_value(&durations).unwrap();
-        assert!(written.as_object().unwrap().len() < 3000);
-        let counts = written.as_object().unwrap().values();
-        assert_eq!(
-            counts.map(|count| count.as_i64().unwrap()).sum::<i64>(),
-            10_001
-        );
-        for micros in [-5, 0, 255, 256, 257, 1023, 1024, 9_999_999, i64::MAX] {
-            let wrong = (usage::latency::rounded(micros) - micros).abs() as f64;
-            assert!(wrong <= (micros.abs() as f64) / 256.0, "{micros}");
+        (0..9000).for_each(|at| durations.add(at * 1_000_003 - 4000, 1));
+        let at_once = durations.clone().rounded(3);
+        assert!(durations.0.len() == 9000 && at_once.0.len() < 200);
+        assert_eq!(at_once.0.values().sum::<i64>(), 9000);
+        let in_steps = (3..=7).rev().fold(durations, Durations::rounded);
+        assert_eq!(in_steps, at_once);
+        let written = serde_json::to_string(&at_once).unwrap();
+        let read: Durations = serde_json::from_str(&written).unwrap();
+        assert_eq!(read, at_once);
+    }
+
+    #[test]
+    fn what_is_rounded_is_wrong_by_its_bits() {
+        for micros in [
+            -1_000_000,
+            -5,
+            0,
+            255,
+            256,
+            257,
+            1023,
+            1024,
+            9_999_999,
+            i64::MAX,
+        ] {
+            for (bits, part) in [(7, 256.0), (3, 16.0), (1, 4.0)] {
+                let rounded = latency::rounded_to(micros, bits);
+                let wrong = (i128::from(rounded) - i128::from(micros)).unsigned_abs() as f64;
+                assert!(
+                    wrong <= micros.unsigned_abs() as f64 / part,
+                    "{micros} {bits}"
+                );
+                assert_eq!(latency::rounded_to(rounded, bits), rounded);
+            }
         }
     }
 }

@@ -55,6 +55,7 @@ pub(super) const TRACE_COLUMNS: &[&str] = &[
     "version_key",
     "release_key",
     "environment_key",
+    "sums",
 ];
 
 pub(super) fn trace(rows: &mut Rows, change: &Change<'_>, now: DateTime<Utc>) {
@@ -95,13 +96,14 @@ pub(super) fn trace(rows: &mut Rows, change: &Change<'_>, now: DateTime<Utc>) {
     rollup.levels.iter().for_each(|count| {
         rows.int4(Some(*count));
     });
-    rows.int8(Some(rollup.input_usage))
-        .int8(Some(rollup.output_usage))
-        .int8(Some(rollup.total_usage))
-        .float8(Some(rollup.input_cost))
-        .float8(Some(rollup.output_cost))
-        .float8(rollup.total_cost)
-        .jsonb(Some(rollup.usage()));
+    rollup.tokens().into_iter().for_each(|sum| {
+        rows.int8(Some(sum));
+    });
+    let (input_cost, output_cost, total_cost) = rollup.costs();
+    rows.float8(Some(input_cost))
+        .float8(Some(output_cost))
+        .float8(total_cost)
+        .jsonb(Some(rollup.usage.to_text()));
     let filtered_by = [
         trace.user_id.text(),
         trace.session_id.text(),
@@ -113,6 +115,7 @@ pub(super) fn trace(rows: &mut Rows, change: &Change<'_>, now: DateTime<Utc>) {
     for value in filtered_by {
         rows.text(value.map(|value| cut_chars(value, PREFIX_CHARS)));
     }
+    rows.text(rollup.sums(now).as_deref());
 }
 
 /// The columns of `observations` that [`observation`] gives.

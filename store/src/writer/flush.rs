@@ -23,7 +23,7 @@ use super::partitions::KnownDays;
 use super::queue::Taken;
 use super::request::Part;
 use super::sessions::{self, KnownSessions};
-use super::{combine, encode, known, logs, scores};
+use super::{combine, doubts, encode, known, logs, places, roll_up, scores};
 use crate::erasure::fence;
 use crate::error::{UNIQUE_VIOLATION, is_partition_in_the_making, is_sqlstate};
 use crate::{Store, StoreError, metrics as points};
@@ -81,6 +81,16 @@ impl From<StoreError> for Setback {
                 Self::Conflict(Some(cause))
             }
             other => Self::Failed(other),
+        }
+    }
+}
+
+impl From<Setback> for StoreError {
+    /// For work that nobody does again at once.
+    fn from(setback: Setback) -> Self {
+        match setback {
+            Setback::Failed(error) => error,
+            Setback::Conflict(cause) => Self::Unavailable(cause),
         }
     }
 }
@@ -408,8 +418,9 @@ pub(super) async fn write_changes(
     mut changes: Vec<Change<'_>>,
     now: DateTime<Utc>,
 ) -> Result<(), Setback> {
-    roll_up(connection, known, &mut changes).await?;
+    roll_up::roll_up(connection, known, &mut changes, now).await?;
     write_traces(connection, method, &changes, now).await?;
+    doubts::mark(connection, &changes, now).await?;
     delete_outdated(connection, &changes).await?;
     let new_rows = || Rows::new("observations", encode::OBSERVATION_COLUMNS, method);
     let mut rows = new_rows();
@@ -457,29 +468,7 @@ impl Written {
     }
 }
 
-/// Sums up the traces that are known: their other observations count too.
-async fn roll_up(
-    connection: &mut PgConnection,
-    known: &known::Known,
-    changes: &mut [Change<'_>],
-) -> Result<(), StoreError> {
-    let keys: Vec<_> = changes
-        .iter()
-        .filter(|change| change.has_others)
-        .map(Change::key)
-        .collect();
-    if keys.is_empty() {
-        return Ok(());
-    }
-    let mut parts = known::parts(connection, known, &keys).await?;
-    for change in changes.iter_mut().filter(|change| change.has_others) {
-        let parts = parts.remove(&known::name(change.key())).unwrap_or_default();
-        change.roll_up(parts);
-    }
-    Ok(())
-}
-
-async fn write_traces(
+pub(super) async fn write_traces(
     connection: &mut PgConnection,
     method: Method,
     changes: &[Change<'_>],
@@ -512,11 +501,11 @@ async fn delete_outdated(
     let (mut traces, mut ids, mut starts) = (Vec::new(), Vec::new(), Vec::new());
     for change in changes {
         for observation in &change.observations {
-            if let Some(start) = observation.outdated {
+            if let Some(outdated) = &observation.outdated {
                 projects.push(change.project.as_str());
                 traces.push(change.trace.id.as_str());
                 ids.push(observation.document.id.as_str());
-                starts.push(start);
+                starts.push(outdated.start_time);
             }
         }
     }
@@ -524,20 +513,24 @@ async fn delete_outdated(
         return Ok(());
     }
     let expected = ids.len() as u64;
-    // The conditions on time are worded as those of `known::UNNEST_KEYS`, for the same reason.
+    let bounds = places::bounds(starts.iter().map(|start| (*start, *start)).collect());
+    let (one, other) = bounds.unzip();
+    // The conditions on time are worded as those of `places::UNNEST_KEYS`, for the same reason.
     let deleted = sqlx::query(
         "delete from observations o
           using unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) k(project_id, trace_id, id, start_time)
           where o.project_id = k.project_id and o.trace_id = k.trace_id and o.id = k.id
             and (o.start_time = k.start_time or o.start_time = 'infinity')
-            and (o.start_time between $5 and $6 or o.start_time = 'infinity')",
+            and (o.start_time between $5 and $6 or o.start_time between $7 and $8 or o.start_time = 'infinity')",
     )
     .bind(projects)
     .bind(traces)
     .bind(ids)
-    .bind(&starts)
-    .bind(starts.iter().min())
-    .bind(starts.iter().max())
+    .bind(starts)
+    .bind(one.map(|range| range.0))
+    .bind(one.map(|range| range.1))
+    .bind(other.map(|range| range.0))
+    .bind(other.map(|range| range.1))
     .execute(connection)
     .await?;
     if deleted.rows_affected() != expected {
@@ -562,21 +555,18 @@ pub(crate) async fn sum_up_again(
         .collect();
     // Locked, so that no row changes before it is replaced.
     let known = known::read(&mut transaction, &groups, Look::Readable, &BTreeSet::new()).await?;
-    let mut changes: Vec<_> = groups
-        .iter()
-        .filter_map(|group| {
-            Some(changes::unchanged(
-                group,
-                known.get(&known::name(group.key()))?,
-            ))
-        })
-        .collect();
-    roll_up(&mut transaction, &known, &mut changes).await?;
-    match write_traces(&mut transaction, Method::Insert, &changes, Utc::now()).await {
-        Ok(()) => {}
-        Err(Setback::Failed(error)) => return Err(error),
-        Err(Setback::Conflict(cause)) => return Err(StoreError::Unavailable(cause)),
+    let mut changes = Vec::new();
+    for group in &groups {
+        if let Some(trace) = known.get(&known::name(group.key())) {
+            let mut change = changes::unchanged(group, trace);
+            // Of what is gone nobody knows what it contributed.
+            change.has_sums = false;
+            changes.push(change);
+        }
     }
+    let now = Utc::now();
+    roll_up::roll_up(&mut transaction, &known, &mut changes, now).await?;
+    write_traces(&mut transaction, Method::Insert, &changes, now).await?;
     transaction.commit().await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What is stored already of the documents that came.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, Row};
@@ -9,7 +9,8 @@ use xtrace_model::usage::Costs;
 use xtrace_model::{Observation, ProjectId, Trace, time};
 
 use super::combine::{Group, TraceKey};
-use super::rollup::{PART_COLUMNS, Part};
+use super::places::{self, Keys, Range};
+use super::rollup::{COMPUTED_COLUMNS, Part};
 use crate::StoreError;
 use crate::stored::{self, ObservationRow, TraceRow, Unreadable};
 
@@ -19,8 +20,10 @@ pub(super) struct KnownTrace {
     pub(super) created_at: DateTime<Utc>,
     /// Changes whenever the row does. None where only observations are stored, and no row of the trace.
     pub(super) version: Option<String>,
-    /// The starts that its observations lie between.
-    extent: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// The starts that its observations lie between; none of a trace without observations.
+    pub(super) ranges: Vec<Range>,
+    /// Whether its sums are of those that changes are added to.
+    pub(super) has_sums: bool,
     /// By id: those of its observations that came again.
     pub(super) observations: HashMap<String, KnownObservation>,
 }
@@ -29,7 +32,8 @@ pub(super) struct KnownTrace {
 pub(super) struct KnownObservation {
     pub(super) document: Observation,
     pub(super) created_at: DateTime<Utc>,
-    pub(super) start: DateTime<Utc>,
+    /// What it contributed to the sums of its trace.
+    pub(super) part: Part,
     /// What it was priced at, if that was read.
     pub(super) priced: Option<Priced>,
 }
@@ -69,7 +73,9 @@ pub(super) async fn read(
         for group in groups {
             let trace = known.entry(name(group.key()));
             let trace = trace.or_insert_with(|| KnownTrace::lost(group));
-            trace.extent = Some((time::to_utc(time::EARLIEST), time::to_utc(time::LATEST)));
+            trace.ranges = vec![(time::to_utc(time::EARLIEST), time::to_utc(time::LATEST))];
+            // They don't count what was not found where it should be.
+            trace.has_sums = false;
         }
     }
     if !known.is_empty() {
@@ -136,7 +142,8 @@ impl KnownTrace {
             document: Trace::new(group.id.clone()),
             created_at: Utc::now(),
             version: None,
-            extent: None,
+            ranges: Vec::new(),
+            has_sums: false,
             observations: HashMap::new(),
         }
     }
@@ -144,51 +151,60 @@ impl KnownTrace {
 
 fn known_trace(row: TraceRow) -> Result<Option<KnownTrace>, Unreadable> {
     let (created_at, version) = (row.created_at, row.version.clone());
-    let extent = row.first_start.zip(row.last_start);
+    let ranges = places::ranges(row.first_start.zip(row.last_start), row.days.as_deref());
+    let has_sums = row.has_sums;
     let document = row.into_trace()?;
     Ok(document.map(|document| KnownTrace {
         document,
         created_at,
         version: Some(version),
-        extent,
+        ranges,
+        has_sums,
         observations: HashMap::new(),
     }))
 }
 
-/// Observations can only be stored where their trace is, and lie in the partitions of its extent:
+/// Observations can only be stored where their trace is, and lie in the partitions of its days:
 /// new traces cost no look-up, and known ones only a few.
 async fn observations(
     connection: &mut PgConnection,
     groups: &[Group<'_>],
     known: &mut Known,
 ) -> Result<(), StoreError> {
+    #[derive(sqlx::FromRow)]
+    struct Row {
+        #[sqlx(flatten)]
+        row: ObservationRow,
+        #[sqlx(flatten)]
+        part: Part,
+    }
     let mut keys = Keys::default();
     for group in groups {
-        let extent = known.get(&name(group.key())).and_then(|trace| trace.extent);
-        for observation in group.observations.iter().filter(|_| extent.is_some()) {
-            keys.push(
-                group.key(),
-                observation.id.as_str(),
-                extent.unwrap_or_default(),
-            );
+        let Some(trace) = known.get(&name(group.key())) else {
+            continue;
+        };
+        for observation in &group.observations {
+            keys.push(group.key(), observation.id.as_str(), &trace.ranges);
         }
     }
-    if keys.ids.is_empty() {
+    if keys.is_empty() {
         return Ok(());
     }
     let sql = format!(
-        "select {} from {UNNEST_KEYS} and o.id = k.id",
-        stored::OBSERVATION_COLUMNS
+        "select {}, {COMPUTED_COLUMNS} from {} and o.id = k.id",
+        stored::OBSERVATION_COLUMNS,
+        places::UNNEST_KEYS
     );
-    let rows: Vec<ObservationRow> = keys.bind(&sql).fetch_all(connection).await?;
-    for row in rows {
+    let rows: Vec<Row> = keys.bind(&sql).fetch_all(connection).await?;
+    for found in rows {
+        let (row, part) = (found.row, found.part);
         let trace = (row.project_id.clone(), row.trace_id.clone());
-        let (id, created_at, start) = (row.id.clone(), row.created_at, row.start_time);
+        let (id, created_at) = (row.id.clone(), row.created_at);
         if let (Some(trace), Some(document)) = (known.get_mut(&trace), row.into_observation()?) {
             let observation = KnownObservation {
                 document,
                 created_at,
-                start,
+                part,
                 priced: None,
             };
             trace.observations.insert(id, observation);
@@ -207,6 +223,8 @@ pub(super) async fn add_all_observations(
     struct Row {
         #[sqlx(flatten)]
         row: ObservationRow,
+        #[sqlx(flatten)]
+        part: Part,
         #[sqlx(json(nullable))]
         cost_details: Option<Costs>,
         model_id: Option<String>,
@@ -215,22 +233,23 @@ pub(super) async fn add_all_observations(
     }
     let mut keys = Keys::default();
     for group in groups {
-        if let Some(extent) = known.get(&name(group.key())).and_then(|trace| trace.extent) {
-            keys.push(group.key(), "", extent);
+        if let Some(trace) = known.get(&name(group.key())) {
+            keys.push(group.key(), "", &trace.ranges);
         }
     }
-    if keys.ids.is_empty() {
+    if keys.is_empty() {
         return Ok(());
     }
     let sql = format!(
-        "select {}, o.cost_details, o.model_id, o.tier_id, o.tier_name from {UNNEST_KEYS}",
-        stored::OBSERVATION_COLUMNS
+        "select {}, {COMPUTED_COLUMNS}, o.cost_details, o.model_id, o.tier_id, o.tier_name from {}",
+        stored::OBSERVATION_COLUMNS,
+        places::UNNEST_KEYS
     );
     let rows: Vec<Row> = keys.bind(&sql).fetch_all(connection).await?;
     for found in rows {
-        let row = found.row;
+        let (row, part) = (found.row, found.part);
         let trace = (row.project_id.clone(), row.trace_id.clone());
-        let (id, created_at, start) = (row.id.clone(), row.created_at, row.start_time);
+        let (id, created_at) = (row.id.clone(), row.created_at);
         let priced = Priced {
             model_id: found.model_id,
             tier: found.tier_id.zip(found.tier_name),
@@ -242,99 +261,11 @@ pub(super) async fn add_all_observations(
             let observation = KnownObservation {
                 document,
                 created_at,
-                start,
+                part,
                 priced: Some(priced),
             };
             trace.observations.insert(id, observation);
         }
     }
     Ok(())
-}
-
-/// What all stored observations of some known traces contribute to their rollups, by trace and id.
-pub(super) async fn parts(
-    connection: &mut PgConnection,
-    known: &Known,
-    traces: &[TraceKey<'_>],
-) -> Result<HashMap<(String, String), BTreeMap<String, Part>>, StoreError> {
-    #[derive(sqlx::FromRow)]
-    struct Row {
-        project_id: String,
-        trace_id: String,
-        #[sqlx(flatten)]
-        part: Part,
-    }
-    let mut keys = Keys::default();
-    for key in traces {
-        if let Some(extent) = known.get(&name(*key)).and_then(|trace| trace.extent) {
-            keys.push(*key, "", extent);
-        }
-    }
-    let mut parts: HashMap<_, BTreeMap<String, Part>> = HashMap::new();
-    if keys.ids.is_empty() {
-        return Ok(parts);
-    }
-    let sql = format!("select o.project_id, o.trace_id, {PART_COLUMNS} from {UNNEST_KEYS}");
-    let rows: Vec<Row> = keys.bind(&sql).fetch_all(connection).await?;
-    for row in rows {
-        let of_trace = parts.entry((row.project_id, row.trace_id)).or_default();
-        of_trace.insert(row.part.id.clone(), row.part);
-    }
-    Ok(parts)
-}
-
-/// Which observations to look for, and between which starts.
-#[derive(Default)]
-struct Keys<'a> {
-    projects: Vec<&'a str>,
-    traces: Vec<&'a str>,
-    ids: Vec<&'a str>,
-    firsts: Vec<DateTime<Utc>>,
-    lasts: Vec<DateTime<Utc>>,
-}
-
-/// To be joined with `observations o`. The bounds of all keys leave out most partitions while planning.
-///
-/// Nothing starts at infinity. Naming it keeps the conditions on time for leaving out partitions and from the
-/// index by time: of a partition that was not analyzed yet Postgres thinks that either index finds one row, and
-/// takes the smaller one, which then finds all rows of the project for every key.
-const UNNEST_KEYS: &str = "unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[]) \
-    k(project_id, trace_id, id, first_start, last_start) \
-    join observations o on o.project_id = k.project_id and o.trace_id = k.trace_id \
-     and (o.start_time between k.first_start and k.last_start or o.start_time = 'infinity') \
-     and (o.start_time between $6 and $7 or o.start_time = 'infinity')";
-
-impl<'a> Keys<'a> {
-    fn push(
-        &mut self,
-        (project, trace): TraceKey<'a>,
-        id: &'a str,
-        (first, last): (DateTime<Utc>, DateTime<Utc>),
-    ) {
-        self.projects.push(project.as_str());
-        self.traces.push(trace.as_str());
-        self.ids.push(id);
-        self.firsts.push(first);
-        self.lasts.push(last);
-    }
-
-    fn bind<'q, T>(
-        self,
-        sql: &'q str,
-    ) -> sqlx::query::QueryAs<'q, sqlx::Postgres, T, sqlx::postgres::PgArguments>
-    where
-        T: for<'r> FromRow<'r, sqlx::postgres::PgRow>,
-        'a: 'q,
-    {
-        let first = self.firsts.iter().min().copied();
-        let last = self.lasts.iter().max().copied();
-        sqlx::query_as(AssertSqlSafe(sql))
-            .bind(self.projects)
-            .bind(self.traces)
-            .bind(self.ids)
-            .bind(self.firsts)
-            .bind(self.lasts)
-            .bind(first)
-            .bind(last)
-    }
 }

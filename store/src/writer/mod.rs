@@ -6,7 +6,9 @@
 //!
 //! - `room`: admission. `request`: a batch in parts, and its answer. `queue`: who is next.
 //! - `flush`: one transaction, from reading to answering.
-//! - `combine` → `known` → `changes` (with `rollup`, `durations`): what came, what is stored, what differs.
+//! - `combine` → `known` (with `places`) → `changes`: what came, what is stored, what differs.
+//! - `roll_up`: sums of traces. `rollup`, `usage`, `durations`, `exact`: what they are. `sums`, `doubts`: those of
+//!   large traces.
 //! - `encode` → `insert`, `copy`: documents as rows, rows as bytes.
 //! - `logs`: log records. `scores`: scores. `sessions`: rows of sessions. `reprice`: stored
 //!   observations at new prices. `partitions`: days that rows need.
@@ -14,21 +16,28 @@
 mod changes;
 mod combine;
 mod copy;
+mod doubts;
 mod durations;
 mod encode;
+mod exact;
 mod flush;
 mod insert;
 mod known;
 mod logs;
 mod partitions;
+mod places;
 mod queue;
 mod reprice;
 mod request;
+mod roll_up;
 mod rollup;
 mod room;
 mod scores;
 mod sessions;
+mod sums;
+mod usage;
 
+pub use doubts::settle_doubts;
 pub use flush::encoded_bytes;
 pub(crate) use flush::sum_up_again;
 pub use insert::Method;

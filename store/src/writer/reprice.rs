@@ -7,7 +7,7 @@ use xtrace_model::{ProjectId, TraceId};
 
 use super::changes::{self, ChangedObservation};
 use super::combine::Group;
-use super::flush::{self, Setback};
+use super::flush;
 use super::known;
 use crate::{Store, StoreError};
 
@@ -82,11 +82,7 @@ async fn some(store: &Store, project: &ProjectId, ids: Vec<String>) -> Result<u6
         .map(|change| change.observations.len() as u64)
         .sum();
     if count > 0 {
-        match flush::write_changes(&mut transaction, store.method(), &known, written, now).await {
-            Ok(()) => {}
-            Err(Setback::Failed(error)) => return Err(error),
-            Err(Setback::Conflict(cause)) => return Err(StoreError::Unavailable(cause)),
-        }
+        flush::write_changes(&mut transaction, store.method(), &known, written, now).await?;
     }
     transaction.commit().await?;
     Ok(count)

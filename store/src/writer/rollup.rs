@@ -1,28 +1,32 @@
-//! What a trace's observations sum up to. It is always computed from all of them, in order of their
-//! ids, so that it is the same to the last bit however they came.
+//! What a trace's observations sum up to, the same to the last bit however they came. Of a small trace it is
+//! computed from all of them, in order of their ids. A large one would cost its square that way: its sums are
+//! exact, so that changes are added and taken away; see ADR 14.
 
-use std::collections::BTreeMap;
 use std::ops::Add;
 
-use chrono::{DateTime, NaiveDate, Utc};
-use serde::Serialize;
+use chrono::{DateTime, Utc};
 use xtrace_model::observation::Level;
 use xtrace_model::price::Priced;
 use xtrace_model::{Observation, time};
 
-use super::durations::Durations;
+use super::exact::Exact;
+use super::sums::Doubt;
+use super::usage::Usage;
 use crate::stored::sum_like;
+
+/// A trace of more observations is large.
+pub(super) const SMALL_MAX: i64 = 1000;
 
 /// What one observation contributes.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub(super) struct Part {
     pub(super) id: String,
-    start_time: DateTime<Utc>,
-    end_time: Option<DateTime<Utc>>,
-    completion_start_time: Option<DateTime<Utc>>,
+    pub(super) start_time: DateTime<Utc>,
+    pub(super) end_time: Option<DateTime<Utc>>,
+    pub(super) completion_start_time: Option<DateTime<Utc>>,
     level: String,
-    environment: String,
-    model: Option<String>,
+    pub(super) environment: String,
+    pub(super) model: Option<String>,
     pub(super) input_usage: Option<i64>,
     pub(super) output_usage: Option<i64>,
     pub(super) total_usage: Option<i64>,
@@ -34,6 +38,9 @@ pub(super) struct Part {
 /// The columns of [`Part`].
 pub(super) const PART_COLUMNS: &str = "o.id, o.start_time, o.end_time, o.completion_start_time, o.level, o.environment, \
     o.model, o.input_usage, o.output_usage, o.total_usage, o.input_cost, o.output_cost, o.total_cost";
+/// Those of them that are not columns of a document.
+pub(super) const COMPUTED_COLUMNS: &str =
+    "o.input_usage, o.output_usage, o.total_usage, o.input_cost, o.output_cost, o.total_cost";
 
 impl Part {
     pub(super) fn of(observation: &Observation, priced: &Priced) -> Self {
@@ -55,12 +62,16 @@ impl Part {
             total_cost: costs.and_then(|costs| costs.get("total").copied()),
         }
     }
+
+    fn level(&self) -> usize {
+        Level::parse(&self.level).unwrap_or(Level::Default) as usize
+    }
 }
 
 /// The sums. A trace without observations has a rollup of zeros.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Rollup {
-    /// The least start.
+    /// The least start. Of a large trace it may be too early while there is a doubt, and so on.
     pub(super) first_start: Option<DateTime<Utc>>,
     /// The greatest start.
     pub(super) last_start: Option<DateTime<Utc>>,
@@ -68,84 +79,32 @@ pub(super) struct Rollup {
     pub(super) last_end: Option<DateTime<Utc>>,
     /// How many observations have each level, by rising severity.
     pub(super) levels: [i32; Level::NAMES.len()],
-    pub(super) input_usage: i64,
-    pub(super) output_usage: i64,
-    pub(super) total_usage: i64,
-    pub(super) input_cost: f64,
-    pub(super) output_cost: f64,
-    /// None when no observation has a cost.
-    pub(super) total_cost: Option<f64>,
-    usage: BTreeMap<UsageKey, Usage>,
+    pub(super) usage: Usage,
+    pub(super) input_cost: Cost,
+    pub(super) output_cost: Cost,
+    pub(super) total_cost: Cost,
+    /// Observations that have a cost.
+    pub(super) priced: i64,
+    /// Whether the three times above may be those of observations that moved.
+    pub(super) doubt: Option<Doubt>,
 }
 
-/// What usage is told apart by: the day (UTC) that observations start on, environment, model.
-type UsageKey = (NaiveDate, String, Option<String>);
-
-/// What observations of one key used.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Usage {
-    observations: i64,
-    input: i64,
-    output: i64,
-    total: i64,
-    cost: f64,
-    latency: Durations,
-    first_token: Durations,
+/// A sum of costs: as floats in order of the observations, for small traces, and exact.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Cost {
+    float: f64,
+    pub(super) exact: Exact,
 }
 
-/// An entry of the column `usage`.
-#[derive(Serialize)]
-struct UsageEntry<'a> {
-    date: NaiveDate,
-    environment: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<&'a str>,
-    observations: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    input: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    output: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    total: i64,
-    #[serde(skip_serializing_if = "is_free")]
-    cost: f64,
-    #[serde(skip_serializing_if = "Durations::is_empty")]
-    latency: &'a Durations,
-    #[serde(skip_serializing_if = "Durations::is_empty")]
-    first_token: &'a Durations,
-}
-
-impl<'a> UsageEntry<'a> {
-    fn of(((date, environment, model), usage): (&'a UsageKey, &'a Usage)) -> Self {
-        Self {
-            date: *date,
-            environment,
-            model: model.as_deref(),
-            observations: usage.observations,
-            input: usage.input,
-            output: usage.output,
-            total: usage.total,
-            cost: usage.cost,
-            latency: &usage.latency,
-            first_token: &usage.first_token,
-        }
+impl Cost {
+    fn add(&mut self, cost: Option<f64>) {
+        self.float += cost.unwrap_or(0.0);
+        self.exact += Exact::of(cost.unwrap_or(0.0));
     }
-}
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
-)]
-fn is_zero(units: &i64) -> bool {
-    *units == 0
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
-)]
-fn is_free(cost: &f64) -> bool {
-    *cost == 0.0
+    fn take(&mut self, cost: Option<f64>) {
+        self.exact -= Exact::of(cost.unwrap_or(0.0));
+    }
 }
 
 impl Rollup {
@@ -153,51 +112,85 @@ impl Rollup {
     pub(super) fn of<'a>(parts: impl Iterator<Item = &'a Part>) -> Self {
         let mut rollup = Self::default();
         parts.for_each(|part| rollup.add(part));
+        rollup.settle();
         rollup
     }
 
-    fn add(&mut self, part: &Part) {
+    /// Adds a part. [`Self::settle`] follows when all were added.
+    pub(super) fn add(&mut self, part: &Part) {
         let first = self.first_start.unwrap_or(part.start_time);
         self.first_start = Some(first.min(part.start_time));
         self.last_start = self.last_start.max(Some(part.start_time));
         self.last_end = self.last_end.max(part.end_time);
-        let level = Level::parse(&part.level).unwrap_or(Level::Default);
-        self.levels[level as usize] += 1;
-        let key = (
-            part.start_time.date_naive(),
-            part.environment.clone(),
-            part.model.clone(),
-        );
-        let usage = self.usage.entry(key).or_default();
-        usage.observations += 1;
-        usage.cost += part.total_cost.unwrap_or(0.0);
-        for (durations, end) in [
-            (&mut usage.latency, part.end_time),
-            (&mut usage.first_token, part.completion_start_time),
-        ] {
-            if let Some(micros) = end.and_then(|end| (end - part.start_time).num_microseconds()) {
-                durations.add(micros);
-            }
-        }
-        for (sum, of_model, units) in [
-            (&mut self.input_usage, &mut usage.input, part.input_usage),
-            (&mut self.output_usage, &mut usage.output, part.output_usage),
-            (&mut self.total_usage, &mut usage.total, part.total_usage),
-        ] {
-            *sum = sum.saturating_add(units.unwrap_or(0));
-            *of_model = of_model.saturating_add(units.unwrap_or(0));
-        }
-        self.input_cost += part.input_cost.unwrap_or(0.0);
-        self.output_cost += part.output_cost.unwrap_or(0.0);
-        if let Some(cost) = part.total_cost {
-            self.total_cost = Some(self.total_cost.unwrap_or(0.0) + cost);
+        self.levels[part.level()] += 1;
+        self.usage.add(part);
+        self.input_cost.add(part.input_cost);
+        self.output_cost.add(part.output_cost);
+        self.total_cost.add(part.total_cost);
+        self.priced += i64::from(part.total_cost.is_some());
+        if let Some(doubt) = &mut self.doubt {
+            doubt.add(part);
         }
     }
 
-    /// The column `usage`, as JSON text.
-    pub(super) fn usage(&self) -> String {
-        let entries: Vec<_> = self.usage.iter().map(UsageEntry::of).collect();
-        serde_json::to_string(&entries).expect("numbers and texts serialise")
+    /// Puts a part of a large trace in the place of another, which was added before.
+    pub(super) fn replace(&mut self, old: &Part, new: &Part, now: DateTime<Utc>) {
+        self.levels[old.level()] -= 1;
+        self.usage.take(old);
+        self.input_cost.take(old.input_cost);
+        self.output_cost.take(old.output_cost);
+        self.total_cost.take(old.total_cost);
+        self.priced -= i64::from(old.total_cost.is_some());
+        let (start, end) = (Some(old.start_time), old.end_time);
+        let is_first = start == self.first_start && new.start_time > old.start_time;
+        let is_last = start == self.last_start && new.start_time < old.start_time;
+        let is_last_end = end.is_some() && end == self.last_end && new.end_time < end;
+        self.add(new);
+        // While somebody looks for the right times, any time that goes may be one that was found.
+        let is_other = new.start_time != old.start_time || new.end_time < end;
+        if is_first || is_last || is_last_end || self.doubt.is_some() && is_other {
+            self.doubt = Some(Doubt::after(self.doubt.as_ref(), now));
+        }
+    }
+
+    /// Brings a large trace into its form.
+    pub(super) fn settle(&mut self) {
+        if self.is_large() {
+            self.usage.bound();
+        }
+    }
+
+    pub(super) fn observations(&self) -> i64 {
+        self.levels.iter().copied().map(i64::from).sum()
+    }
+
+    pub(super) fn is_large(&self) -> bool {
+        self.observations() > SMALL_MAX
+    }
+
+    /// Tokens: input, output, total. Beyond the greatest integer they are that one.
+    pub(super) fn tokens(&self) -> [i64; 3] {
+        self.usage.tokens().map(|sum| {
+            let bounded = sum.clamp(i64::MIN.into(), i64::MAX.into());
+            i64::try_from(bounded).unwrap_or(i64::MAX)
+        })
+    }
+
+    /// Costs: input, output, and total, which is none when no observation has a cost.
+    pub(super) fn costs(&self) -> (f64, f64, Option<f64>) {
+        let total = Cost {
+            exact: self.usage.exact_cost(),
+            ..self.total_cost
+        };
+        let shown = |cost: Cost| {
+            if self.is_large() {
+                cost.exact.to_f64()
+            } else {
+                cost.float
+            }
+        };
+        let total = (self.priced > 0).then(|| shown(total));
+        (shown(self.input_cost), shown(self.output_cost), total)
     }
 
     /// Seconds from the first start to the last end; without any end, to the last start. Source:

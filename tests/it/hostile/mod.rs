@@ -12,6 +12,7 @@ mod edge; // what reaches a port without a key
 mod lists; // items of lists within requests
 mod metrics; // wide histograms, and questions that reach very much
 mod sums; // sums that overflow, fail or are many
+mod traces; // one trace without end
 mod writer; // the write queue
 
 use std::time::Duration;
