@@ -148,6 +148,10 @@ pub async fn of_traces(
     traces: &[String],
     environments: &[String],
 ) -> Result<Vec<ScoreView>, StoreError> {
+    // Of a page that nothing is on.
+    if traces.is_empty() {
+        return Ok(Vec::new());
+    }
     let sql = format!(
         "select {COLUMNS} from scores s
           where s.project_id = $1 and s.trace_id = any($2) and s.data_type <> 'CORRECTION'
