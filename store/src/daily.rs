@@ -1,7 +1,7 @@
 //! Usage and cost by day, for `metrics/daily`.
 //!
-//! Without conditions other than a range of time, the sums of whole hours and what changed since are read,
-//! and only the rest is added up from traces; see `usage/mod.rs`. With conditions, everything is.
+//! Without conditions other than a range of time, the sums of whole days and hours and what changed since are
+//! read, and only the rest is added up from traces; see `usage/mod.rs`. With conditions, everything is.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use xtrace_model::{ProjectId, time};
 use crate::filter::{self, Condition, TraceColumn};
 use crate::page::{Page, Paged};
 use crate::usage::sql::{ENTRIES, float, whole};
-use crate::usage::{hour_of, source};
+use crate::usage::{day_of, hour_of, source};
 use crate::{Store, StoreError};
 
 /// One UTC day.
@@ -81,7 +81,7 @@ pub async fn list(
         query.to.unwrap_or_else(|| open(time::LATEST)),
     );
     let hours = match query.conditions.as_slice() {
-        [] => whole_hours(all),
+        [] => whole_units(all, hour_of, TimeDelta::hours(1)),
         _ => None,
     };
     let asked = Asked {
@@ -96,25 +96,37 @@ pub async fn list(
     Ok(page_of(traces, models, query.page))
 }
 
-/// The whole hours within a range.
-fn whole_hours((from, to): Range) -> Option<Range> {
-    let last = hour_of(to);
-    let first = hour_of(from);
-    let first = if first < from {
-        first + TimeDelta::hours(1)
-    } else {
-        first
-    };
+/// The whole units of time within a range.
+fn whole_units(
+    (from, to): Range,
+    start_of: fn(DateTime<Utc>) -> DateTime<Utc>,
+    unit: TimeDelta,
+) -> Option<Range> {
+    let (first, last) = (start_of(from), start_of(to));
+    let first = if first < from { first + unit } else { first };
     (first < last).then_some((first, last))
 }
 
-/// What of a range is not among its whole hours.
-fn rest((from, to): Range, hours: Option<Range>) -> Vec<Range> {
-    let parts = match hours {
+/// What of a range is not within a part of it.
+fn rest((from, to): Range, part: Option<Range>) -> Vec<Range> {
+    let parts = match part {
         Some((first, last)) => vec![(from, first), (last, to)],
         None => vec![(from, to)],
     };
     parts.into_iter().filter(|(from, to)| from < to).collect()
+}
+
+/// A part of a range that has sums of its own.
+enum Part {
+    Days(Range),
+    Hours(Range),
+}
+
+/// Whole days, and the hours that are left at both ends.
+fn parts(hours: Range) -> Vec<Part> {
+    let days = whole_units(hours, day_of, TimeDelta::days(1));
+    let ends = rest(hours, days).into_iter().map(Part::Hours);
+    days.map(Part::Days).into_iter().chain(ends).collect()
 }
 
 /// What is asked of sums, changes and traces.
@@ -134,8 +146,11 @@ impl Asked<'_> {
         source::push_unknown(&mut sql, self.project);
         sql.push("select (s.hour at time zone 'utc')::date, sum(s.traces)::bigint from (");
         if let Some(hours) = self.hours {
-            sql.push("select h.hour, h.traces, h.environment from traces_hourly h");
-            self.push_sums(&mut sql, hours);
+            sql.push(
+                "select h.hour, h.traces, h.environment from traces_hourly h where h.project_id = ",
+            );
+            sql.push_bind(self.project.as_str().to_owned());
+            push_hours(&mut sql, hours);
             sql.push(" union all select p.hour, p.n, p.environment from ");
             source::push_unsummed(&mut sql, self.project, hours, |_| ());
             sql.push(" union all ");
@@ -164,14 +179,9 @@ impl Asked<'_> {
             float("sum(s.cost)"),
         ));
         if let Some(hours) = self.hours {
-            sql.push(
-                "select h.date, h.model, h.traces::numeric as traces, h.observations::numeric as observations,
-                        h.input_usage as input, h.output_usage as output, h.total_usage as total, h.cost
-                   from usage_hourly h",
-            );
-            self.push_sums(&mut sql, hours);
-            self.push_environments(&mut sql, "h.environment");
-            self.push_shared(&mut sql, hours);
+            for part in parts(hours) {
+                self.push_part(&mut sql, &part);
+            }
             self.push_entries(&mut sql, |sql| {
                 source::push_unsummed(sql, self.project, hours, |_| ());
             });
@@ -186,25 +196,41 @@ impl Asked<'_> {
         sql
     }
 
-    /// Conditions on sums `h` by the hour.
-    fn push_sums(&self, sql: &mut QueryBuilder<Postgres>, (first, end): Range) {
-        sql.push(" where h.project_id = ")
-            .push_bind(self.project.as_str().to_owned());
-        sql.push(" and h.hour >= ").push_bind(first);
-        sql.push(" and h.hour < ").push_bind(end);
-        source::push_known(sql, "(h.hour at time zone 'utc')::date");
-    }
-
-    /// A trace counts once, in however many of the environments it used a model.
-    fn push_shared(&self, sql: &mut QueryBuilder<Postgres>, hours: Range) {
-        sql.push(
-            " union all
-              select h.date, h.model, -h.traces * (greatest((select count(*) from unnest(h.environments) e(name) where true",
-        );
-        self.push_environments(sql, "e.name");
-        sql.push("), 1) - 1), 0, 0, 0, 0, 0 from usage_shared h");
-        self.push_sums(sql, hours);
-        sql.push(" union all ");
+    /// Sums of a part, and ` union all`.
+    fn push_part(&self, sql: &mut QueryBuilder<Postgres>, part: &Part) {
+        let (usage, shared) = match part {
+            Part::Days(_) => ("usage_daily", "usage_shared_daily"),
+            Part::Hours(_) => ("usage_hourly", "usage_shared"),
+        };
+        let push_times = |sql: &mut QueryBuilder<Postgres>| match part {
+            Part::Days(days) => push_days(sql, *days),
+            Part::Hours(hours) => push_hours(sql, *hours),
+        };
+        sql.push(format_args!(
+            "select h.date, h.model, sum(h.traces) as traces, sum(h.observations) as observations,
+                    sum(h.input_usage) as input, sum(h.output_usage) as output, sum(h.total_usage) as total,
+                    sum(h.cost) as cost
+               from {usage} h
+              where h.project_id = "
+        ));
+        sql.push_bind(self.project.as_str().to_owned());
+        push_times(sql);
+        self.push_environments(sql, "h.environment");
+        // A trace counts once, in however many of the environments it used a model.
+        sql.push(" group by 1, 2 union all select h.date, h.model, -sum(h.traces * ");
+        if self.query.environments.is_empty() {
+            sql.push("(cardinality(h.environments) - 1)");
+        } else {
+            sql.push("(greatest((select count(*) from unnest(h.environments) e(name) where true");
+            self.push_environments(sql, "e.name");
+            sql.push("), 1) - 1)");
+        }
+        sql.push(format_args!(
+            "), 0, 0, 0, 0, 0 from {shared} h where h.project_id = "
+        ));
+        sql.push_bind(self.project.as_str().to_owned());
+        push_times(sql);
+        sql.push(" group by 1, 2 union all ");
     }
 
     /// Entries of the rows `p` that are pushed.
@@ -249,6 +275,20 @@ impl Asked<'_> {
                 .push(")");
         }
     }
+}
+
+/// Conditions on sums `h` by the hour.
+fn push_hours(sql: &mut QueryBuilder<Postgres>, (first, end): Range) {
+    sql.push(" and h.hour >= ").push_bind(first);
+    sql.push(" and h.hour < ").push_bind(end);
+    source::push_known(sql, "(h.hour at time zone 'utc')::date");
+}
+
+/// Conditions on sums `h` by the day.
+fn push_days(sql: &mut QueryBuilder<Postgres>, (first, end): Range) {
+    sql.push(" and h.day >= ").push_bind(first.date_naive());
+    sql.push(" and h.day < ").push_bind(end.date_naive());
+    source::push_known(sql, "h.day");
 }
 
 fn page_of(traces: Vec<(NaiveDate, i64)>, models: Vec<ModelUsage>, page: Page) -> Paged<Day> {

@@ -218,6 +218,7 @@ async fn every_answer_is_the_same_before_and_after_changes_are_taken_up() {
         let after = answers(&xtrace).await;
         assert_same(&before, &after, "taken up");
         assert_rows_agree(&mut sql, &after[0].1).await;
+        assert_days_agree(&mut sql).await;
     }
     // The same, when only the traces know: sums of the previous program, and days that are marked.
     let held = Held::hold(&xtrace.database_url).await;
@@ -235,6 +236,32 @@ async fn every_answer_is_the_same_before_and_after_changes_are_taken_up() {
     held.release().await;
     settle(&mut sql, "").await;
     assert_same(&before, &answers(&xtrace).await, "summed up from traces");
+    assert_days_agree(&mut sql).await;
+}
+
+/// What is kept of a day is what is kept of its hours.
+async fn assert_days_agree(sql: &mut PgConnection) {
+    let usage = "environment, date, model, sum(traces), sum(observations), sum(input_usage), sum(output_usage),
+                 sum(total_usage), sum(cost)";
+    let shared = "environments, date, model, sum(traces)";
+    for (hours, days, columns) in [
+        ("usage_hourly", "usage_daily", usage),
+        ("usage_shared", "usage_shared_daily", shared),
+    ] {
+        let by = "group by 1, 2, 3, 4, 5";
+        let both = format!(
+            "with by_hour as (select project_id, (hour at time zone 'utc')::date as day, {columns} from {hours} {by}),
+                  by_day as (select project_id, day, {columns} from {days} {by})
+             select (select count(*) from (table by_hour except table by_day) missing)
+                    + (select count(*) from (table by_day except table by_hour) extra), (select count(*) from by_day)"
+        );
+        let (different, all): (i64, i64) = sqlx::query_as(AssertSqlSafe(both))
+            .fetch_one(&mut *sql)
+            .await
+            .unwrap();
+        assert_eq!(different, 0, "{days}");
+        assert!(all > 0, "{days}");
+    }
 }
 
 /// What the first days answer is what rows say, counted by nothing that the sums share.

@@ -112,11 +112,10 @@ fn paths_are_listed_in_one_place_per_dialect() {
 
 /// Statements that name no project, or not themselves: where, how they begin, and why.
 const WITHOUT_PROJECT: &[(&str, &str, &str)] = &[
-    // Another function adds the project to them.
-    ("store/src/daily.rs", "from traces_hourly h", "push_sums"),
-    ("store/src/daily.rs", "from usage_hourly h", "push_sums"),
-    ("store/src/daily.rs", "from usage_shared h", "push_sums"),
     // What is filled in is no table.
+    ("store/src/usage/fold.rs", "using {fresh} f", "a sub-query"),
+    ("store/src/usage/fold.rs", "from {fresh}", "a sub-query"),
+    ("store/src/usage/fold.rs", "from {taken}", "a sub-query"),
     (
         "store/src/daily.rs",
         "from {ENTRIES}",

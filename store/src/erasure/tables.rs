@@ -7,7 +7,7 @@ use crate::StoreError;
 
 /// Rows move from a table into those behind it, and are derived from it, each time in a transaction that takes
 /// away what they were made of. Who looks in this order and finds nothing has missed nothing.
-const IN_ORDER: [&str; 12] = [
+const IN_ORDER: [&str; 14] = [
     "metric_points",
     "metric_blocks",
     "metric_chunks",
@@ -19,6 +19,8 @@ const IN_ORDER: [&str; 12] = [
     "traces_hourly",
     "usage_hourly",
     "usage_shared",
+    "usage_daily",
+    "usage_shared_daily",
     "latency_hourly",
     "latency_daily",
 ];

@@ -99,30 +99,14 @@ pub(super) async fn add(
     latency::add(connection, project, source).await
 }
 
-/// Rows that are met are replaced by their sum with the new ones. There may be several of one key, when two
-/// programs add at the same time: readers add them up too.
 fn traces(project: &str, source: Source<'_>) -> QueryBuilder<Postgres> {
     let mut sql = QueryBuilder::new(
         "with fresh as (select p.hour, p.environment, sum(p.n)::bigint as traces from ",
     );
     source.push(&mut sql, project);
-    sql.push(
-        " group by 1, 2),
-         old as (delete from traces_hourly h using fresh f
-                  where h.project_id = ",
-    );
-    sql.push_bind(project.to_owned());
-    sql.push(
-        " and h.hour = f.hour and h.environment = f.environment
-                 returning h.hour, h.environment, h.traces)
-         insert into traces_hourly (project_id, hour, environment, traces)
-         select ",
-    );
-    sql.push_bind(project.to_owned());
-    sql.push(
-        ", hour, environment, sum(traces) from (select * from fresh union all select * from old) s
-          group by hour, environment having sum(traces) <> 0",
-    );
+    sql.push(" group by 1, 2)");
+    TRACES_HOURLY.push_taken(&mut sql, project);
+    TRACES_HOURLY.push_given(&mut sql, project);
     sql
 }
 
@@ -132,36 +116,16 @@ fn usage(project: &str, source: Source<'_>) -> QueryBuilder<Postgres> {
     let mut sql = QueryBuilder::new(
         "with fresh as (
              select p.hour, u.environment, u.date, u.model, sum(p.n)::bigint as traces,
-                    sum(p.n * u.observations)::bigint as observations, coalesce(sum(p.n * u.input), 0) as input,
-                    coalesce(sum(p.n * u.output), 0) as output, coalesce(sum(p.n * u.total), 0) as total,
+                    sum(p.n * u.observations)::bigint as observations, coalesce(sum(p.n * u.input), 0) as input_usage,
+                    coalesce(sum(p.n * u.output), 0) as output_usage, coalesce(sum(p.n * u.total), 0) as total_usage,
                     coalesce(sum(p.n * u.cost), 0) as cost
                from ",
     );
     source.push(&mut sql, project);
     sql.push(format_args!(
-        " cross join lateral {ENTRIES} group by 1, 2, 3, 4),
-         old as (delete from usage_hourly h using fresh f
-                  where h.project_id = "
+        " cross join lateral {ENTRIES} group by 1, 2, 3, 4)"
     ));
-    sql.push_bind(project.to_owned());
-    let shown = float("sum(cost)");
-    sql.push(
-        " and h.hour = f.hour and h.environment = f.environment
-                    and h.date = f.date and h.model is not distinct from f.model
-                 returning h.hour, h.environment, h.date, h.model, h.traces, h.observations,
-                           h.input_usage, h.output_usage, h.total_usage, h.cost)
-         insert into usage_hourly (project_id, hour, environment, date, model, traces, observations,
-                input_usage, output_usage, total_usage, total_cost, cost)
-         select ",
-    );
-    sql.push_bind(project.to_owned()).push(format_args!(
-        ", hour, environment, date, model, sum(traces), sum(observations),
-                sum(input), sum(output), sum(total), {shown}, sum(cost)
-           from (select * from fresh union all select * from old) s
-          group by hour, environment, date, model
-         having (sum(traces), sum(observations), sum(input), sum(output), sum(total), sum(cost))
-                <> (0, 0, 0, 0, 0, 0)"
-    ));
+    push_both(&mut sql, project, &USAGE_HOURLY, &USAGE_DAILY);
     sql
 }
 
@@ -177,22 +141,143 @@ fn shared(project: &str, source: Source<'_>) -> QueryBuilder<Postgres> {
         " cross join lateral (select u.date, u.model, array_agg(u.environment order by u.environment) as environments
                                 from {ENTRIES} group by 1, 2 having count(*) > 1) u
               where jsonb_array_length(p.usage) > 1
-              group by 1, 2, 3, 4),
-         old as (delete from usage_shared h using fresh f
-                  where h.project_id = "
+              group by 1, 2, 3, 4)"
     ));
-    sql.push_bind(project.to_owned());
-    sql.push(
-        " and h.hour = f.hour and h.date = f.date
-                    and h.model is not distinct from f.model and h.environments = f.environments
-                 returning h.hour, h.date, h.model, h.environments, h.traces)
-         insert into usage_shared (project_id, hour, date, model, environments, traces)
-         select ",
-    );
-    sql.push_bind(project.to_owned());
-    sql.push(
-        ", hour, date, model, environments, sum(traces) from (select * from fresh union all select * from old) s
-          group by hour, date, model, environments having sum(traces) <> 0",
-    );
+    push_both(&mut sql, project, &USAGE_SHARED, &USAGE_SHARED_DAILY);
     sql
+}
+
+/// Appends what adds the sub-query `fresh` of hours to their sums, and to those of their days.
+fn push_both(sql: &mut QueryBuilder<Postgres>, project: &str, hourly: &Sums, daily: &Sums) {
+    let sums = daily.sums.iter().map(|sum| format!("sum({sum}) as {sum}"));
+    let (fresh, keys) = (daily.fresh, daily.keys.join(", "));
+    let sums = sums.collect::<Vec<_>>().join(", ");
+    sql.push(format_args!(
+        ", {fresh} as (
+             select {keys}, {sums} from (select *, (hour at time zone 'utc')::date as day from fresh) f group by {keys})"
+    ));
+    for table in [daily, hourly] {
+        table.push_taken(sql, project);
+    }
+    sql.push(", given_days as (");
+    daily.push_given(sql, project);
+    sql.push(")");
+    hourly.push_given(sql, project);
+}
+
+/// A table of sums. Rows that are met are replaced by their sum with the fresh ones. There may be several of
+/// one key, when two programs add at the same time: readers add them up too.
+struct Sums {
+    table: &'static str,
+    /// The sub-query of what is added.
+    fresh: &'static str,
+    /// The sub-query of rows that it meets.
+    taken: &'static str,
+    /// What rows are told apart by; none of it but the model is ever null.
+    keys: &'static [&'static str],
+    sums: &'static [&'static str],
+}
+
+const TRACES_HOURLY: Sums = Sums {
+    table: "traces_hourly",
+    keys: &["hour", "environment"],
+    sums: &["traces"],
+    ..HOURLY
+};
+const USAGE_HOURLY: Sums = Sums {
+    table: "usage_hourly",
+    keys: &["hour", "environment", "date", "model"],
+    sums: USAGE,
+    ..HOURLY
+};
+const USAGE_DAILY: Sums = Sums {
+    table: "usage_daily",
+    keys: &["day", "environment", "date", "model"],
+    sums: USAGE,
+    ..DAILY
+};
+const USAGE_SHARED: Sums = Sums {
+    table: "usage_shared",
+    keys: &["hour", "date", "model", "environments"],
+    sums: &["traces"],
+    ..HOURLY
+};
+const USAGE_SHARED_DAILY: Sums = Sums {
+    table: "usage_shared_daily",
+    keys: &["day", "date", "model", "environments"],
+    sums: &["traces"],
+    ..DAILY
+};
+const USAGE: &[&str] = &[
+    "traces",
+    "observations",
+    "input_usage",
+    "output_usage",
+    "total_usage",
+    "cost",
+];
+const HOURLY: Sums = Sums {
+    table: "",
+    fresh: "fresh",
+    taken: "taken",
+    keys: &[],
+    sums: &[],
+};
+const DAILY: Sums = Sums {
+    fresh: "fresh_days",
+    taken: "taken_days",
+    ..HOURLY
+};
+
+impl Sums {
+    /// Appends the sub-query that takes out the rows which fresh ones meet.
+    fn push_taken(&self, sql: &mut QueryBuilder<Postgres>, project: &str) {
+        let Self {
+            table,
+            fresh,
+            taken,
+            ..
+        } = self;
+        sql.push(format_args!(
+            ", {taken} as (delete from {table} h using {fresh} f where h.project_id = "
+        ));
+        sql.push_bind(project.to_owned());
+        for key in self.keys {
+            let equals = match *key {
+                "model" => "is not distinct from",
+                _ => "=",
+            };
+            sql.push(format_args!(" and h.{key} {equals} f.{key}"));
+        }
+        let columns = self.keys.iter().chain(self.sums);
+        let columns: Vec<_> = columns.map(|column| format!("h.{column}")).collect();
+        sql.push(format_args!(" returning {})", columns.join(", ")));
+    }
+
+    /// Appends the statement that puts in what those and the fresh rows add up to.
+    fn push_given(&self, sql: &mut QueryBuilder<Postgres>, project: &str) {
+        let Self {
+            table,
+            fresh,
+            taken,
+            ..
+        } = self;
+        let (keys, sums) = (self.keys.join(", "), self.sums.join(", "));
+        // What the previous program reads.
+        let (shown, value) = match *table {
+            "usage_hourly" => (", total_cost", format!(", {}", float("sum(cost)"))),
+            _ => ("", String::new()),
+        };
+        sql.push(format_args!(
+            " insert into {table} (project_id, {keys}, {sums}{shown}) select "
+        ));
+        sql.push_bind(project.to_owned());
+        let added: Vec<_> = self.sums.iter().map(|sum| format!("sum({sum})")).collect();
+        let (zeros, added) = (vec!["0"; added.len()].join(", "), added.join(", "));
+        sql.push(format_args!(
+            ", {keys}, {added}{value}
+               from (select {keys}, {sums} from {fresh} union all select {keys}, {sums} from {taken}) s
+              group by {keys} having ({added}) <> ({zeros})"
+        ));
+    }
 }

@@ -6,6 +6,9 @@
 //! its recorded changes are what its traces say: readers add up both in one statement, and are exact
 //! however far behind the worker is. Sums are integers and decimals, which no order of changes matters to.
 //!
+//! Sums are kept by the hour that traces begin in and by the day, which is the sum of its hours: readers take
+//! whole days, and hours only where a range begins and ends.
+//!
 //! Of days that were last summed up by a program that recorded no changes, only the traces know the
 //! sums: readers add them up, and the worker sums such days up from their traces; see `resum`.
 //!
@@ -20,7 +23,7 @@ pub(crate) mod source;
 pub(crate) mod sql;
 mod worker;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveTime, Utc};
 use xtrace_model::time;
 
 pub use worker::{run, run_days};
@@ -29,4 +32,9 @@ pub use worker::{run, run_days};
 pub(crate) fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
     let micros = time::from_utc(at);
     time::to_utc(micros - micros.rem_euclid(time::HOUR))
+}
+
+/// Midnight before a time.
+pub(crate) fn day_of(at: DateTime<Utc>) -> DateTime<Utc> {
+    at.date_naive().and_time(NaiveTime::MIN).and_utc()
 }

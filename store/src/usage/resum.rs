@@ -51,11 +51,14 @@ pub(super) async fn resum(
             .execute(&mut *transaction)
             .await?;
     }
-    sqlx::query("delete from latency_daily where project_id = $1 and day = $2")
-        .bind(project)
-        .bind(day)
-        .execute(&mut *transaction)
-        .await?;
+    for table in ["usage_daily", "usage_shared_daily", "latency_daily"] {
+        let sql = format!("delete from {table} where project_id = $1 and day = $2");
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(project)
+            .bind(day)
+            .execute(&mut *transaction)
+            .await?;
+    }
     fold::add(&mut transaction, project, Source::Day(day)).await?;
     transaction.commit().await?;
     Ok(true)

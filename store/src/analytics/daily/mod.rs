@@ -1,4 +1,4 @@
-//! Questions about days, models and environments that sums suffice for: they read `usage_hourly` and
+//! Questions about days, models and environments that sums suffice for: they read `usage_daily` and
 //! `latency_daily`, which are a thousandth of the observations.
 //!
 //! Every source is asked for the same: sums, what changed since (see `crate::usage`), and the parts of a day at both
