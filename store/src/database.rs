@@ -64,9 +64,11 @@ enum Standing {
     Stopping,
 }
 
-/// A handle on the database; clones share everything.
+/// A handle on the database; clones share everything. Every layer around a handler has several.
 #[derive(Clone)]
-pub struct Store {
+pub struct Store(Arc<Shared>);
+
+struct Shared {
     sign_of_life: Arc<Mutex<Option<(Instant, bool)>>>,
     read: PgPool,
     access: PgPool,
@@ -115,7 +117,7 @@ impl Store {
         let starting = Standing::Starting(
             "the database is not reached yet or its migrations have not run".into(),
         );
-        Ok(Self {
+        Ok(Self(Arc::new(Shared {
             sign_of_life: Arc::default(),
             read: pool(
                 read,
@@ -138,18 +140,18 @@ impl Store {
             series: Arc::default(),
             readings: Arc::new(Readings::new(options.read_connections_max)),
             estimates: Arc::default(),
-        })
+        })))
     }
 
     /// Judges the database, runs the migrations that it lacks, and makes partitions for the days
     /// ahead.
     pub async fn migrate(&self) -> Result<(), Unusable> {
-        schema::bring_up_to_date(&self.connect).await?;
+        schema::bring_up_to_date(&self.0.connect).await?;
         if let Err(error) = crate::partitions::make_ahead(self).await {
             // Rows can be written without: they lie in the default partition until theirs is made.
             tracing::warn!(%error, "partitions for the days ahead are made later");
         }
-        self.standing.send_if_modified(|standing| {
+        self.0.standing.send_if_modified(|standing| {
             let is_starting = matches!(standing, Standing::Starting(_));
             if is_starting {
                 *standing = Standing::Serving;
@@ -161,24 +163,24 @@ impl Store {
 
     /// Whether rows and the password travel to another host without a check of its certificate.
     pub fn trusts_the_network(&self) -> bool {
-        let host = self.connect.get_host();
-        let is_here = self.connect.get_socket().is_some()
+        let host = self.0.connect.get_host();
+        let is_here = self.0.connect.get_socket().is_some()
             || host == "localhost"
             || host
                 .parse::<std::net::IpAddr>()
                 .is_ok_and(|ip| ip.is_loopback());
-        !is_here && !matches!(self.connect.get_ssl_mode(), PgSslMode::VerifyFull)
+        !is_here && !matches!(self.0.connect.get_ssl_mode(), PgSslMode::VerifyFull)
     }
 
     /// Judges the database and changes nothing.
     pub async fn inspect(&self) -> Result<(), Unusable> {
-        schema::inspect(&self.connect).await
+        schema::inspect(&self.0.connect).await
     }
 
     /// Why the service waits for the database; readiness answers with it.
     pub fn is_waiting(&self, reason: &Unusable) {
         let reason = Standing::Starting(reason.to_string().into());
-        self.standing.send_if_modified(|standing| {
+        self.0.standing.send_if_modified(|standing| {
             let is_starting = matches!(standing, Standing::Starting(_));
             if is_starting {
                 *standing = reason;
@@ -189,12 +191,12 @@ impl Store {
 
     /// From now on the service says that it is not ready, since it stops.
     pub fn is_stopping(&self) {
-        self.standing.send_replace(Standing::Stopping);
+        self.0.standing.send_replace(Standing::Stopping);
     }
 
     /// How far the process itself is; Postgres is not asked.
     pub fn standing(&self) -> Readiness {
-        match &*self.standing.borrow() {
+        match &*self.0.standing.borrow() {
             Standing::Serving => Readiness::Ready,
             Standing::Starting(reason) => Readiness::NotReady(reason.clone()),
             Standing::Stopping => Readiness::NotReady("the service is stopping".into()),
@@ -216,7 +218,8 @@ impl Store {
     /// Whether Postgres answers, or did a moment ago: anybody may ask, as often as they like.
     async fn is_alive(&self) -> bool {
         let known = || {
-            self.sign_of_life
+            self.0
+                .sign_of_life
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
         };
@@ -225,7 +228,7 @@ impl Store {
         {
             return is_alive;
         }
-        let sign = sqlx::query("select 1").execute(&self.access);
+        let sign = sqlx::query("select 1").execute(&self.0.access);
         let is_alive = self.access_answer(sign).await.is_ok();
         *known() = Some((Instant::now(), is_alive));
         is_alive
@@ -233,11 +236,11 @@ impl Store {
 
     /// Ends all connections.
     pub async fn close(&self) {
-        self.read.close().await;
-        self.access.close().await;
-        self.write.close().await;
-        self.background.close().await;
-        self.media.close().await;
+        self.0.read.close().await;
+        self.0.access.close().await;
+        self.0.write.close().await;
+        self.0.background.close().await;
+        self.0.media.close().await;
     }
 
     /// Name, connections in use and idle connections of each pool.
@@ -247,48 +250,48 @@ impl Store {
             (name, pool.size().saturating_sub(idle), idle)
         };
         [
-            of("read", &self.read),
-            of("access", &self.access),
-            of("write", &self.write),
-            of("background", &self.background),
-            of("media", &self.media),
+            of("read", &self.0.read),
+            of("access", &self.0.access),
+            of("write", &self.0.write),
+            of("background", &self.0.background),
+            of("media", &self.0.media),
         ]
     }
 
     /// How often this process has changed keys: whoever remembers some knows by it that they may be others.
     pub fn key_changes(&self) -> u64 {
-        self.key_changes.load(Ordering::Acquire)
+        self.0.key_changes.load(Ordering::Acquire)
     }
 
     pub(crate) fn keys_changed(&self) {
-        self.key_changes.fetch_add(1, Ordering::Release);
+        self.0.key_changes.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn price_books(&self) -> &PriceBooks {
-        &self.price_books
+        &self.0.price_books
     }
 
     pub(crate) fn series(&self) -> &SeriesCache {
-        &self.series
+        &self.0.series
     }
 
     pub(crate) fn estimates(&self) -> &Estimates {
-        &self.estimates
+        &self.0.estimates
     }
 
     /// How rows are best sent over this connection.
     pub(crate) fn method(&self) -> Method {
-        self.method
+        self.0.method
     }
 
     /// What a request of a project may read.
     pub fn reading(&self, project: &ProjectId) -> Reading {
-        self.readings.reading(Some(project))
+        self.0.readings.reading(Some(project))
     }
 
     /// What the request that runs may read.
     pub(crate) fn current_reading(&self) -> Reading {
-        Reading::current().unwrap_or_else(|| self.readings.reading(None))
+        Reading::current().unwrap_or_else(|| self.0.readings.reading(None))
     }
 
     /// Makes room in the answer of the request that runs for bytes that no row weighs: what is computed.
@@ -299,16 +302,16 @@ impl Store {
     /// For reads, within the bounds of the request that runs.
     pub(crate) fn read(&self) -> Reader {
         Reader {
-            pool: self.read.clone(),
+            pool: self.0.read.clone(),
             reading: self.current_reading(),
-            line: self.line.clone(),
-            silence_max: self.statement_timeout + line::OVERTIME,
+            line: self.0.line.clone(),
+            silence_max: self.0.statement_timeout + line::OVERTIME,
         }
     }
 
     /// For what opens a request, whatever else is asked.
     pub(crate) fn access(&self) -> &PgPool {
-        &self.access
+        &self.0.access
     }
 
     /// What is answered there, unless nobody does.
@@ -317,30 +320,30 @@ impl Store {
         answer: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {
         let limit = ACCESS_STATEMENT_MAX + line::OVERTIME;
-        self.line.heard(limit, answer).await
+        self.0.line.heard(limit, answer).await
     }
 
     pub(crate) fn line(&self) -> &Line {
-        &self.line
+        &self.0.line
     }
 
     /// For work that no request waits for.
     pub(crate) fn background(&self) -> &PgPool {
-        &self.background
+        &self.0.background
     }
 
     /// For the bytes of media.
     pub(crate) fn media(&self) -> &PgPool {
-        &self.media
+        &self.0.media
     }
 
     pub(crate) fn write(&self) -> &PgPool {
-        &self.write
+        &self.0.write
     }
 
     /// A connection outside the pools.
     pub(crate) async fn connect(&self, purpose: Purpose) -> Result<PgConnection, StoreError> {
-        Ok(connect::connection(&self.connect, purpose).await?)
+        Ok(connect::connection(&self.0.connect, purpose).await?)
     }
 }
 
