@@ -11,7 +11,7 @@ use super::codec;
 use super::sealed::{Fault, Sealed};
 
 /// Series are spread over so many shards; who asks for one reads one shard's blocks.
-pub(super) const SHARDS: u64 = 64;
+pub(super) const SHARDS: usize = 64;
 /// Points of one block at most,
 const POINTS_MAX: usize = 4096;
 /// and bytes, as long as it has more than one point.
@@ -29,7 +29,7 @@ pub(crate) struct Block {
 /// The shard of a series.
 pub(crate) fn shard_of(series: SeriesId) -> i16 {
     // The low bits of a hash are as good as any.
-    i16::try_from(series.cast_unsigned() % SHARDS).unwrap_or_default()
+    i16::try_from(series.cast_unsigned() % SHARDS as u64).unwrap_or_default()
 }
 
 /// The microsecond that a nanosecond lies in.
@@ -39,18 +39,29 @@ pub(crate) fn micros(time: Nanos) -> Micros {
 
 /// Blocks of points, which are in order of arrival.
 pub(crate) fn of<'a>(
-    points: impl Iterator<Item = (&'a ProjectId, &'a MetricPoint)>,
+    points: impl Iterator<Item = (&'a ProjectId, &'a [MetricPoint])>,
 ) -> BTreeMap<&'a ProjectId, Vec<Block>> {
-    let mut by_shard: BTreeMap<(&ProjectId, i16), Vec<&MetricPoint>> = BTreeMap::new();
-    for (project, point) in points {
-        let key = (project, shard_of(point.series));
-        by_shard.entry(key).or_default().push(point);
+    let mut by_project: BTreeMap<&ProjectId, Vec<Vec<&MetricPoint>>> = BTreeMap::new();
+    for (project, points) in points.filter(|(_, points)| !points.is_empty()) {
+        let shards = by_project
+            .entry(project)
+            .or_insert_with(|| vec![Vec::new(); SHARDS]);
+        for point in points {
+            let shard = shard_of(point.series).unsigned_abs();
+            shards[usize::from(shard)].push(point);
+        }
     }
-    let mut blocks: BTreeMap<&ProjectId, Vec<Block>> = BTreeMap::new();
-    for ((project, shard), mut points) in by_shard {
+    by_project
+        .into_iter()
+        .map(|(project, shards)| (project, of_shards(shards)))
+        .collect()
+}
+
+fn of_shards(shards: Vec<Vec<&MetricPoint>>) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for (shard, mut points) in (0_i16..).zip(shards) {
         // Stable: of two with one time, the later stays the later.
         points.sort_by_key(|point| (point.series, point.time));
-        let blocks = blocks.entry(project).or_default();
         let mut rest = points.as_slice();
         while !rest.is_empty() {
             let fitting =
@@ -66,9 +77,8 @@ pub(crate) fn of<'a>(
 fn block(shard: i16, points: &[&MetricPoint]) -> Block {
     let mut out = Writer::default();
     for run in points.chunk_by(|a, b| a.series == b.series) {
-        let run: Vec<MetricPoint> = run.iter().map(|point| (*point).clone()).collect();
         out.fixed(run[0].series);
-        out.bytes(&codec::encode(&run));
+        out.bytes(&codec::encode(run));
     }
     let times = || points.iter().map(|point| micros(point.time));
     Block {
@@ -147,7 +157,7 @@ mod tests {
             .zip(sizes)
             .map(|(time, buckets)| histogram(time, buckets))
             .collect();
-        let blocks = of(points.iter().map(|point| (&project, point)));
+        let blocks = of(std::iter::once((&project, points.as_slice())));
         let blocks = &blocks[&project];
         assert!(blocks.len() > 2);
         assert!(

@@ -3,6 +3,7 @@
 //! In order: how many there are; times (changes of their distance); starts, flags and kinds of values (runs);
 //! numbers; distributions. Nothing is lost: not a bit of a NaN, not a nanosecond.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use xtrace_model::MetricPoint;
@@ -15,29 +16,22 @@ const DOUBLE: u8 = 1;
 const INT: u8 = 2;
 const DISTRIBUTION: u8 = 3;
 
-/// Points in order of their time.
-pub(super) fn encode(points: &[MetricPoint]) -> Vec<u8> {
+/// Points in order of their time, or references to them.
+pub(super) fn encode<P: Borrow<MetricPoint>>(points: &[P]) -> Vec<u8> {
     let mut out = Writer::default();
     out.varint(points.len() as u64);
-    times(&mut out, points);
+    let points = || points.iter().map(P::borrow);
+    times(&mut out, points());
+    runs(&mut out, points().map(|point| point.start), Writer::signed);
+    runs(&mut out, points().map(|point| point.flags), |out, flags| {
+        out.varint(u64::from(flags));
+    });
     runs(
         &mut out,
-        points.iter().map(|point| point.start),
-        Writer::signed,
-    );
-    runs(
-        &mut out,
-        points.iter().map(|point| point.flags),
-        |out, flags| {
-            out.varint(u64::from(flags));
-        },
-    );
-    runs(
-        &mut out,
-        points.iter().map(|point| tag(&point.value)),
+        points().map(|point| tag(&point.value)),
         Writer::byte,
     );
-    let values = || points.iter().map(|point| &point.value);
+    let values = || points().map(|point| &point.value);
     let doubles: Vec<f64> = values()
         .filter_map(|value| match value {
             PointValue::Double(number) => Some(*number),
@@ -164,9 +158,9 @@ fn tag(value: &PointValue) -> u8 {
     }
 }
 
-fn times(out: &mut Writer, points: &[MetricPoint]) {
+fn times<'a>(out: &mut Writer, points: impl Iterator<Item = &'a MetricPoint>) {
     let (mut before, mut distance) = (0_i64, 0_i64);
-    for (at, point) in points.iter().enumerate() {
+    for (at, point) in points.enumerate() {
         let now = point.time.wrapping_sub(before);
         if at == 0 {
             out.signed(now);

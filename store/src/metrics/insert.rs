@@ -19,7 +19,7 @@ pub(crate) async fn write(
     let new_series = series::write(connection, batches, now).await?;
     let points = batches
         .iter()
-        .flat_map(|batch| of_project(&batch.project, &batch.points));
+        .map(|batch| (&batch.project, batch.points.as_slice()));
     BlockRows::of(points).insert(connection, now).await?;
     let exemplars = batches
         .iter()
@@ -48,7 +48,7 @@ struct BlockRows<'a> {
 }
 
 impl<'a> BlockRows<'a> {
-    fn of(points: impl Iterator<Item = (&'a ProjectId, &'a MetricPoint)>) -> Self {
+    fn of(points: impl Iterator<Item = (&'a ProjectId, &'a [MetricPoint])>) -> Self {
         let mut rows = Self::default();
         for (project, blocks) in blocks::of(points) {
             for block in blocks {
@@ -160,6 +160,8 @@ pub(super) async fn old_points(
             Some((ProjectId::parse(project).ok()?, point))
         })
         .collect();
-    let rows = BlockRows::of(points.iter().map(|(project, point)| (project, point)));
+    let points = points.iter();
+    let points = points.map(|(project, point)| (project, std::slice::from_ref(point)));
+    let rows = BlockRows::of(points);
     rows.insert(connection, Utc::now()).await
 }

@@ -1,7 +1,7 @@
 //! What this process knows of the dictionary: a memory that must not outlive what it describes.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use xtrace_model::ProjectId;
@@ -26,11 +26,12 @@ struct Known {
     key: Option<SeriesKey>,
     /// Which server and database that was.
     identity: Option<(DateTime<Utc>, i64)>,
-    by_project: HashMap<ProjectId, OfProject>,
+    /// Shared with readers, who hold the lock as long: nobody changes a map that is shared.
+    by_project: HashMap<ProjectId, Arc<OfProject>>,
     count: usize,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct OfProject {
     /// When the project was made, once that was looked at: another one may have its name later.
     created: Option<DateTime<Utc>>,
@@ -45,7 +46,10 @@ pub struct SeriesKey(u64);
 
 /// Series of one project that need not be described again today.
 pub struct KnownSeries<'a> {
-    known: RwLockReadGuard<'a, Known>,
+    /// Looked up once, not for each point.
+    of_project: Option<Arc<OfProject>>,
+    /// Given back last.
+    _known: RwLockReadGuard<'a, Known>,
     project: ProjectId,
     key: SeriesKey,
     today: NaiveDate,
@@ -54,7 +58,7 @@ pub struct KnownSeries<'a> {
 impl KnownSeries<'_> {
     /// Whether this is one of them.
     pub fn contains(&self, id: SeriesId) -> bool {
-        let of_project = self.known.by_project.get(&self.project);
+        let of_project = self.of_project.as_ref();
         of_project.and_then(|of_project| of_project.series.get(&id)) == Some(&self.today)
     }
 
@@ -80,18 +84,25 @@ impl Store {
 
     /// The series of a project that were written today.
     pub fn known_series(&self, key: SeriesKey, project: &ProjectId) -> KnownSeries<'_> {
-        KnownSeries {
-            known: self.series().read(),
-            project: project.clone(),
-            key,
-            today: Utc::now().date_naive(),
-        }
+        let today = Utc::now().date_naive();
+        self.series().known_of(key, project.clone(), today)
     }
 }
 
 impl SeriesCache {
     fn read(&self) -> RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_of(&self, key: SeriesKey, project: ProjectId, today: NaiveDate) -> KnownSeries<'_> {
+        let known = self.read();
+        KnownSeries {
+            of_project: known.by_project.get(&project).cloned(),
+            _known: known,
+            project,
+            key,
+            today,
+        }
     }
 
     fn change(&self) -> RwLockWriteGuard<'_, Known> {
@@ -137,7 +148,8 @@ impl SeriesCache {
                 Some(of_project) => of_project,
                 None => by_project.entry(project.clone()).or_default(),
             };
-            *count += usize::from(of_project.series.insert(*id, today).is_none());
+            let series = &mut Arc::make_mut(of_project).series;
+            *count += usize::from(series.insert(*id, today).is_none());
         }
     }
 
@@ -158,7 +170,7 @@ impl SeriesCache {
     fn compare_projects(&self, stored: &HashMap<String, DateTime<Utc>>) {
         let remembered: Vec<(ProjectId, Option<DateTime<Utc>>)> = {
             let known = self.read();
-            let of = |(project, of): (&ProjectId, &OfProject)| (project.clone(), of.created);
+            let of = |(project, of): (&ProjectId, &Arc<OfProject>)| (project.clone(), of.created);
             known.by_project.iter().map(of).collect()
         };
         for (project, before) in remembered {
@@ -170,7 +182,8 @@ impl SeriesCache {
             self.forget(&project);
             if now.is_some() {
                 let mut known = self.change();
-                known.by_project.entry(project).or_default().created = now;
+                let of_project = known.by_project.entry(project).or_default();
+                Arc::make_mut(of_project).created = now;
             }
         }
     }
@@ -217,12 +230,7 @@ mod tests {
     }
 
     fn knows(cache: &SeriesCache, id: &str, series: SeriesId, today: NaiveDate) -> bool {
-        let known = KnownSeries {
-            known: cache.read(),
-            project: project(id),
-            key: SeriesKey(0),
-            today,
-        };
+        let known = cache.known_of(SeriesKey(0), project(id), today);
         known.contains(series)
     }
 
