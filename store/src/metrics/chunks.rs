@@ -67,6 +67,10 @@ pub(super) fn unpacked_bytes(begin: &[u8]) -> usize {
 
 /// Sorts points that came in this order, and keeps the last of each time.
 pub(super) fn latest(points: &mut Vec<MetricPoint>) {
+    // Mostly they are in order already.
+    if points.is_sorted_by(|a, b| a.time < b.time) {
+        return;
+    }
     points.sort_by_key(|point| point.time);
     points.dedup_by(|later, earlier| {
         let is_same = later.time == earlier.time;

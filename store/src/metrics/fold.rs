@@ -154,7 +154,11 @@ impl<F: Fold> Folding<F> {
             Ok(points) => {
                 self.points += points.len();
                 if let Some(present) = &mut self.present {
-                    present.pending.extend(points);
+                    if present.pending.is_empty() {
+                        present.pending = points;
+                    } else {
+                        present.pending.extend(points);
+                    }
                 }
             }
             Err(fault) => self.check(Err(fault), "chunk"),
@@ -181,7 +185,9 @@ impl<F: Fold> Folding<F> {
         let is_before = |point: &MetricPoint| until.is_none_or(|until| micros(point.time) < until);
         present.pending.sort_by_key(|point| point.time);
         let end = present.pending.partition_point(is_before);
-        let mut points: Vec<MetricPoint> = present.pending.drain(..end).collect();
+        // Mostly all of them: chunks rarely overlap.
+        let rest = present.pending.split_off(end);
+        let mut points = mem::replace(&mut present.pending, rest);
         // What is in a block came later.
         while let Some(point) = present.fresh.next_if(is_before) {
             points.push(point);
@@ -192,7 +198,12 @@ impl<F: Fold> Folding<F> {
     }
 
     fn give(&mut self, series: SeriesId, mut points: Vec<MetricPoint>) -> Result<(), StoreError> {
-        points.retain(|point| (self.from..=self.to).contains(&micros(point.time)));
+        let range = self.from..=self.to;
+        let is_within = |point: &MetricPoint| range.contains(&micros(point.time));
+        // They are in order of time, so that the first and the last stand for all.
+        if !points.first().is_some_and(is_within) || !points.last().is_some_and(is_within) {
+            points.retain(is_within);
+        }
         if points.is_empty() {
             return Ok(());
         }

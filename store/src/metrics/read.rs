@@ -24,8 +24,11 @@ use crate::{Store, StoreError};
 const INLINE_BYTES_MAX: usize = 64 << 10;
 /// Questions of all projects that may have such a thread at once.
 const ASIDE_MAX: usize = 3;
-/// Rows on their way to it.
-const ROWS_AHEAD_MAX: usize = 16;
+/// Rows that are handed to it at once, and their bytes: each time wakes it, which takes as long as some rows do.
+const HANDED_ROWS_MAX: usize = 32;
+const HANDED_BYTES_MAX: usize = 256 << 10;
+/// Hands full of rows on their way to it.
+const HANDS_AHEAD_MAX: usize = 2;
 /// How long a question may take in all.
 pub(super) const TIME_MAX: Duration = Duration::from_secs(15);
 /// With more series than these, blocks are weighed before they are read.
@@ -177,12 +180,17 @@ struct Worker<'a, F> {
 
 enum Place<F> {
     Here(Box<Folding<F>>),
-    Aside {
-        rows: mpsc::Sender<Row>,
-        folded: JoinHandle<Result<Box<Folding<F>>, StoreError>>,
-    },
+    Aside(Aside<F>),
     /// Between the two, and after an end.
     Nowhere,
+}
+
+/// A thread that folds, and rows that it will be handed next.
+struct Aside<F> {
+    hands: mpsc::Sender<Vec<Row>>,
+    rows: Vec<Row>,
+    bytes: usize,
+    folded: JoinHandle<Result<Box<Folding<F>>, StoreError>>,
 }
 
 impl<'a, F: Fold> Worker<'a, F> {
@@ -206,11 +214,11 @@ impl<'a, F: Fold> Worker<'a, F> {
             }
             let permits = permits(self.project, self.deadline).await?;
             if let Place::Here(folding) = std::mem::replace(&mut self.place, Place::Nowhere) {
-                self.place = aside(folding, permits, self.deadline);
+                self.place = Place::Aside(Aside::new(folding, permits, self.deadline));
             }
         }
-        if let Place::Aside { rows, .. } = &mut self.place
-            && rows.send(row).await.is_ok()
+        if let Place::Aside(aside) = &mut self.place
+            && aside.send(row).await
         {
             return Ok(());
         }
@@ -228,9 +236,11 @@ impl<F: Fold> Place<F> {
     async fn folded(self) -> Result<Box<Folding<F>>, StoreError> {
         match self {
             Self::Here(folding) => Ok(folding),
-            Self::Aside { rows, folded } => {
-                drop(rows);
-                let folded = folded.await;
+            Self::Aside(mut aside) => {
+                // Whether it has ended already, it says itself.
+                aside.hand_over().await;
+                drop(aside.hands);
+                let folded = aside.folded.await;
                 folded.map_err(|_| StoreError::Unavailable(Some(sqlx::Error::WorkerCrashed)))?
             }
             Self::Nowhere => Err(StoreError::Timeout),
@@ -238,23 +248,50 @@ impl<F: Fold> Place<F> {
     }
 }
 
-fn aside<F: Fold>(
-    mut folding: Box<Folding<F>>,
-    permits: [OwnedSemaphorePermit; 2],
-    deadline: Instant,
-) -> Place<F> {
-    let (rows, mut coming) = mpsc::channel(ROWS_AHEAD_MAX);
-    let folded = tokio::task::spawn_blocking(move || {
-        while let Some(row) = coming.blocking_recv() {
-            if Instant::now() > deadline {
-                return Err(StoreError::Timeout);
+impl<F: Fold> Aside<F> {
+    fn new(
+        mut folding: Box<Folding<F>>,
+        permits: [OwnedSemaphorePermit; 2],
+        deadline: Instant,
+    ) -> Self {
+        let (hands, mut coming) = mpsc::channel::<Vec<Row>>(HANDS_AHEAD_MAX);
+        let folded = tokio::task::spawn_blocking(move || {
+            while let Some(rows) = coming.blocking_recv() {
+                for row in rows {
+                    if Instant::now() > deadline {
+                        return Err(StoreError::Timeout);
+                    }
+                    folding.take(&row)?;
+                }
             }
-            folding.take(&row)?;
+            drop(permits);
+            Ok(folding)
+        });
+        Self {
+            hands,
+            rows: Vec::new(),
+            bytes: 0,
+            folded,
         }
-        drop(permits);
-        Ok(folding)
-    });
-    Place::Aside { rows, folded }
+    }
+
+    /// Whether it still takes rows.
+    async fn send(&mut self, row: Row) -> bool {
+        self.bytes += row.weight();
+        self.rows.push(row);
+        if self.rows.len() < HANDED_ROWS_MAX && self.bytes < HANDED_BYTES_MAX {
+            return true;
+        }
+        self.hand_over().await
+    }
+
+    async fn hand_over(&mut self) -> bool {
+        self.bytes = 0;
+        self.hands
+            .send(std::mem::take(&mut self.rows))
+            .await
+            .is_ok()
+    }
 }
 
 /// Waits for a thread, of all and of those that the project may have.

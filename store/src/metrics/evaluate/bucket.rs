@@ -27,6 +27,11 @@ impl Window {
         at.div_euclid(self.step).saturating_mul(self.step)
     }
 
+    /// Whether a moment lies in the bucket that begins then.
+    pub(super) fn is_in_bucket(&self, begins: Nanos, at: Nanos) -> bool {
+        begins <= at && at.saturating_sub(begins) < self.step
+    }
+
     /// The bucket that begins then, as far as it is within the range.
     pub(super) fn bucket(self, begins: Nanos) -> Self {
         Self {
@@ -115,7 +120,7 @@ impl Bucket {
         bucket
     }
 
-    pub(super) fn add(&mut self, at: Nanos, value: f64, grown: Option<Grown<f64>>) {
+    pub(super) fn add(&mut self, at: Nanos, value: f64) {
         if self.count == 0 {
             (self.min, self.max) = (value, value);
         }
@@ -124,6 +129,9 @@ impl Bucket {
         self.last = (at, value);
         self.count += 1;
         self.sum += value;
+    }
+
+    pub(super) fn grow(&mut self, grown: Option<Grown<f64>>) {
         if let Some(Grown { by, since }) = grown {
             self.grown += by;
             self.since = self.since.min(since);
@@ -186,10 +194,7 @@ impl Bucket {
             Aggregation::Count => self.count as f64,
             Aggregation::Rate => self.grown / seconds,
             Aggregation::Increase => self.grown,
-            percentile => {
-                self.values.sort_by(f64::total_cmp);
-                between(&self.values, percentile.fraction()?)
-            }
+            percentile => between(&mut self.values, percentile.fraction()?),
         })
     }
 
@@ -212,16 +217,18 @@ impl Bucket {
     }
 }
 
-/// Between the two values that the fraction lies between.
-fn between(sorted: &[f64], fraction: f64) -> f64 {
-    let place = fraction * (sorted.len() - 1) as f64;
+/// Between the two values that the fraction lies between, which are found without sorting all others.
+fn between(values: &mut [f64], fraction: f64) -> f64 {
+    let place = fraction * (values.len() - 1) as f64;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "within the list"
     )]
-    let (low, high) = (place.floor() as usize, place.ceil() as usize);
-    sorted[low] + (sorted[high] - sorted[low]) * place.fract()
+    let low = place as usize;
+    let (_, low, above) = values.select_nth_unstable_by(low, f64::total_cmp);
+    let high = above.iter().copied().min_by(f64::total_cmp).unwrap_or(*low);
+    *low + (high - *low) * place.fract()
 }
 
 #[cfg(test)]
@@ -240,7 +247,8 @@ mod tests {
             let mut bucket = Bucket::default();
             for at in (60..120).step_by(5).filter(|at| (from..=to).contains(at)) {
                 let (by, since) = (10.0, (at - 5) * SECOND);
-                bucket.add(at * SECOND, 2.0 * at as f64, Some(Grown { by, since }));
+                bucket.add(at * SECOND, 2.0 * at as f64);
+                bucket.grow(Some(Grown { by, since }));
             }
             bucket.grown / bucket.seconds(window.bucket(60 * SECOND))
         };
@@ -251,5 +259,18 @@ mod tests {
         close(rate(0, 90));
         // It begins within.
         close(rate(100, 300));
+    }
+
+    #[test]
+    fn percentiles_lie_between_the_two_values_next_to_them() {
+        let check = |values: &[f64], fraction: f64, expected: f64| {
+            let found = between(&mut values.to_vec(), fraction);
+            assert!((found - expected).abs() < 1e-9, "{values:?}: {found}");
+        };
+        check(&[7.0], 0.95, 7.0);
+        check(&[5.0, 1.0, 4.0, 2.0, 3.0], 0.5, 3.0);
+        check(&[4.0, 1.0, 3.0, 2.0], 0.5, 2.5);
+        check(&[10.0, 0.0], 0.9, 9.0);
+        check(&[2.0, 2.0, 1.0], 1.0, 2.0);
     }
 }

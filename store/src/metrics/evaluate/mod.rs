@@ -4,7 +4,6 @@ mod bucket;
 mod parts;
 
 use std::collections::{BTreeMap, HashMap};
-use std::mem;
 
 use chrono::DateTime;
 use xtrace_model::metric::{Distribution, MetricPoint, Nanos, PointValue, SeriesId, Shape};
@@ -13,7 +12,7 @@ use xtrace_model::time;
 use self::bucket::{Bucket, Group, Window};
 pub(super) use self::parts::View;
 use super::growth;
-use super::query::{Answer, AnswerSeries, MetricsQuery, SERIES_MAX};
+use super::query::{Aggregation, Answer, AnswerSeries, MetricsQuery, SERIES_MAX};
 use super::read::Fold;
 use super::series::Found;
 use crate::StoreError;
@@ -34,7 +33,11 @@ pub(super) struct Groups {
     window: Window,
     /// The labels that each series is added to.
     members: HashMap<SeriesId, (Labels, Found)>,
-    groups: BTreeMap<Labels, Group>,
+    groups: Vec<(Labels, Group)>,
+    /// Where the group of some labels lies: that is looked up once for each series, not for each bucket.
+    places: BTreeMap<Labels, usize>,
+    /// Whether the question is how much series grow: nobody else has to compare points.
+    grows: bool,
     present: Option<Present>,
     bytes: usize,
     has_missed: bool,
@@ -55,6 +58,8 @@ struct Present {
 /// in however many pieces they come.
 #[derive(Default)]
 struct Running {
+    /// Its group, once it has one.
+    place: Option<usize>,
     before: Option<MetricPoint>,
     open: Option<(Nanos, Bucket)>,
 }
@@ -77,10 +82,12 @@ impl Groups {
                 to: nanos(query.to).saturating_add(999),
                 step: query.step_s.saturating_mul(SECOND),
             },
+            grows: matches!(query.aggregation, Aggregation::Rate | Aggregation::Increase),
             query,
             view,
             members,
-            groups: BTreeMap::new(),
+            groups: Vec::new(),
+            places: BTreeMap::new(),
             present: None,
             bytes: 0,
             has_missed: false,
@@ -124,21 +131,33 @@ impl Groups {
         let mut parts: Vec<(u64, (Labels, Running))> = ended.parts.into_iter().collect();
         parts.sort_by_key(|(bits, _)| *bits);
         let parts = parts.into_iter().map(|(_, part)| part);
-        for (labels, running) in std::iter::once((ended.labels, ended.whole)).chain(parts) {
+        for (labels, mut running) in std::iter::once((ended.labels, ended.whole)).chain(parts) {
             if let Some((begins, bucket)) = running.open {
-                self.put(&labels, begins, bucket)?;
+                self.put((&labels, &mut running.place), begins, bucket)?;
             }
         }
         Ok(())
     }
 
-    /// Adds a bucket to a group.
-    fn put(&mut self, labels: &Labels, begins: Nanos, more: Bucket) -> Result<(), StoreError> {
-        let group = match self.groups.get_mut(labels) {
-            Some(group) => group,
-            None => self.groups.entry(labels.clone()).or_default(),
-        };
-        let (before, after) = group.add(begins, more);
+    fn place_of(&mut self, labels: &Labels) -> usize {
+        if let Some(place) = self.places.get(labels) {
+            return *place;
+        }
+        let place = self.groups.len();
+        self.groups.push((labels.clone(), Group::default()));
+        self.places.insert(labels.clone(), place);
+        place
+    }
+
+    /// Adds a bucket to the group of these labels, whose place is remembered.
+    fn put(
+        &mut self,
+        (labels, place): (&Labels, &mut Option<usize>),
+        begins: Nanos,
+        more: Bucket,
+    ) -> Result<(), StoreError> {
+        let place = *place.get_or_insert_with(|| self.place_of(labels));
+        let (before, after) = self.groups[place].1.add(begins, more);
         self.bytes = (self.bytes + after).saturating_sub(before);
         if self.bytes > BYTES_MAX {
             let megabytes = BYTES_MAX >> 20;
@@ -155,39 +174,56 @@ impl Groups {
         &mut self,
         (series, labels): (&Found, &Labels),
         running: &mut Running,
-        point: MetricPoint,
+        point: &MetricPoint,
     ) -> Result<(), StoreError> {
         let Some(value) = point.value.number().filter(|value| !value.is_nan()) else {
             return Ok(());
         };
+        let Running {
+            place,
+            before,
+            open,
+        } = running;
         if self.window.contains(point.time) {
-            let begins = self.window.bucket_of(point.time);
-            if running
-                .open
-                .as_ref()
-                .is_none_or(|(open, _)| *open != begins)
-            {
-                let opened = Some((begins, Bucket::default()));
-                if let Some((ended, bucket)) = mem::replace(&mut running.open, opened) {
-                    self.put(labels, ended, bucket)?;
-                }
+            let bucket = match open {
+                Some((begins, bucket)) if self.window.is_in_bucket(*begins, point.time) => bucket,
+                _ => self.open((labels, place), open, point.time)?,
+            };
+            bucket.add(point.time, value);
+            if self.grows {
+                let from = self.window.from;
+                bucket.grow(growth::of_number(series, before.as_ref(), point, from));
             }
-            if let Some((_, bucket)) = &mut running.open {
-                let before = running.before.as_ref();
-                let grown = growth::of_number(series, before, &point, self.window.from);
-                bucket.add(point.time, value, grown);
-                if self.query.aggregation.fraction().is_some() {
-                    bucket.values.push(value);
-                }
-                // A bucket that is still open counts too.
-                if self.bytes + bucket.values.capacity() * size_of::<f64>() > BYTES_MAX {
-                    let (ended, bucket) = running.open.take().unwrap_or_default();
-                    self.put(labels, ended, bucket)?;
-                }
+            if self.query.aggregation.fraction().is_some() {
+                bucket.values.push(value);
+            }
+            // A bucket that is still open counts too.
+            if self.bytes + bucket.values.capacity() * size_of::<f64>() > BYTES_MAX {
+                let (ended, bucket) = open.take().unwrap_or_default();
+                self.put((labels, place), ended, bucket)?;
             }
         }
-        running.before = Some(point);
+        if self.grows {
+            *before = Some(point.clone());
+        }
         Ok(())
+    }
+
+    /// Ends the bucket that is open, and opens that of a time.
+    fn open<'a>(
+        &mut self,
+        group: (&Labels, &mut Option<usize>),
+        open: &'a mut Option<(Nanos, Bucket)>,
+        time: Nanos,
+    ) -> Result<&'a mut Bucket, StoreError> {
+        let mut opened = Bucket::default();
+        if let Some((begins, ended)) = open.take() {
+            // It mostly holds as many values as the one before it.
+            opened.values.reserve_exact(ended.values.len());
+            self.put(group, begins, ended)?;
+        }
+        let opened = open.insert((self.window.bucket_of(time), opened));
+        Ok(&mut opened.1)
     }
 
     /// Adds each part of a distribution, as a point of its own series.
@@ -215,7 +251,7 @@ impl Groups {
                 value: number,
                 ..*point
             };
-            self.number((&present.series, &labels), &mut running, of_part)?;
+            self.number((&present.series, &labels), &mut running, &of_part)?;
             present.parts.insert(bits, (labels, running));
         }
         if present.parts.len().max(self.groups.len()) > SPREAD_OUT_MAX {
@@ -240,7 +276,8 @@ impl Groups {
                 if self.window.contains(point.time) {
                     let of_bucket = self.of_distribution(&present.series, before, point, all);
                     let begins = self.window.bucket_of(point.time);
-                    self.put(&present.labels, begins, of_bucket)?;
+                    let group = (&present.labels, &mut present.whole.place);
+                    self.put(group, begins, of_bucket)?;
                 }
                 before = Some(point);
             }
@@ -318,7 +355,7 @@ impl Fold for Groups {
                 (PointValue::Nothing, _) => {}
                 (PointValue::Double(_) | PointValue::Int(_), _) => {
                     let of = (&present.series, &present.labels);
-                    self.number(of, &mut present.whole, point.clone())?;
+                    self.number(of, &mut present.whole, point)?;
                 }
                 (PointValue::Distribution(_), View::Bucket | View::Quantile) => {
                     self.spread_out(&mut present, point)?;
@@ -327,7 +364,7 @@ impl Fold for Groups {
                     if let Some(value) = view.part(one) {
                         let of = (&present.series, &present.labels);
                         let number = MetricPoint { value, ..*point };
-                        self.number(of, &mut present.whole, number)?;
+                        self.number(of, &mut present.whole, &number)?;
                     }
                 }
             }
