@@ -18,6 +18,8 @@ pub struct Batch {
     pub points: Vec<MetricPoint>,
     /// Series that points are of, as far as the dictionary may lack them.
     pub series: Vec<Series>,
+    /// By which memory of the dictionary the others were left out: what it held may be lost since.
+    pub series_known_as_of: u64,
     /// Exemplars of points.
     pub exemplars: Vec<Exemplar>,
     /// Log records.
@@ -37,6 +39,7 @@ impl Batch {
             observations: Vec::new(),
             points: Vec::new(),
             series: Vec::new(),
+            series_known_as_of: 0,
             exemplars: Vec::new(),
             logs: Vec::new(),
             scores: Vec::new(),

@@ -30,7 +30,10 @@ impl Batch {
 
     fn split(mut self, rows_max: usize, bytes_max: usize, keep_traces: bool) -> Vec<Self> {
         let mut parts = Parts {
-            empty: Self::new(self.project.clone()),
+            empty: Self {
+                series_known_as_of: self.series_known_as_of,
+                ..Self::new(self.project.clone())
+            },
             done: Vec::new(),
             rows_max,
             bytes_max,

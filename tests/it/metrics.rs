@@ -11,6 +11,7 @@ use xtrace_model::metric::PointValue;
 use xtrace_store::metrics::{compact, read, series};
 
 use crate::harness::{SeparateXtrace, TOKEN, Xtrace, answer, new_database};
+use crate::startup::until;
 
 pub(crate) const BATCH: &str = "/v1/metrics/batch";
 
@@ -279,6 +280,66 @@ async fn cut_connections_lose_and_double_no_point() {
     assert_eq!(stored(&xtrace, "cut").await, expected);
     compact::once(&xtrace.store, 0).await.unwrap();
     assert_eq!(stored(&xtrace, "cut").await, expected);
+}
+
+/// A server that was promoted lacks the last transactions: series among them are described again before a point of
+/// theirs is acknowledged, be it the only one that comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_point_after_a_failover_is_found() {
+    let database = new_database().await;
+    let xtrace = Xtrace::start_on(&database, &[]).await;
+    let send = async |value: f64| {
+        let body = json!({"metrics": [point("gpu", 1, Utc::now(), value)]});
+        xtrace.post(BATCH, &body).await
+    };
+    assert_eq!(send(1.0).await.0, 200);
+    let mut sql = sqlx::PgConnection::connect(&database).await.unwrap();
+    // Nobody can write again before the rows are gone and every connection has ended.
+    let mut lost = sql.begin().await.unwrap();
+    for statement in ["delete from metric_series", "delete from metric_blocks"] {
+        sqlx::query(statement).execute(&mut *lost).await.unwrap();
+    }
+    let ended: Vec<i32> = sqlx::query_scalar(
+        "with ours as materialized (
+           select pid from pg_stat_activity
+            where datname = current_database() and pid <> pg_backend_pid() and usename = current_user)
+         select pid from ours where pg_terminate_backend(pid)",
+    )
+    .fetch_all(&mut *lost)
+    .await
+    .unwrap();
+    lost.commit().await.unwrap();
+    until("the end of all connections", async || {
+        let left: i64 =
+            sqlx::query_scalar("select count(*) from pg_stat_activity where pid = any($1)")
+                .bind(&ended)
+                .fetch_one(&mut sql)
+                .await
+                .unwrap();
+        (left == 0).then_some(())
+    })
+    .await;
+    let mut sent = 2.0;
+    until("a point that is taken", async || {
+        sent += 1.0;
+        (send(sent).await.0 == 200).then_some(())
+    })
+    .await;
+    // Readers' connections have ended too, and one is only found out when it is used.
+    let found = until("an answer", async || {
+        let (status, body) = xtrace
+            .get("/api/public/metrics/query?name=gpu&agg=last")
+            .await;
+        (status == 200).then_some(body)
+    })
+    .await;
+    let values = found["data"][0]["values"].as_array();
+    let last = values.and_then(|values| values.last());
+    assert_eq!(
+        last.map(|last| &last["value"]),
+        Some(&json!(sent)),
+        "{found}"
+    );
 }
 
 /// More series than are allowed are refused, with a reason; those that are there go on.

@@ -199,7 +199,7 @@ async fn readiness(http: &reqwest::Client, address: &str) -> Option<(StatusCode,
     ))
 }
 
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = look().await {

@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use xtrace_model::metric::{Kind, PointValue, Series, SeriesHasher, SeriesId, Temporality};
-use xtrace_model::{Batch, MetricPoint, ProjectId, environment};
+use xtrace_model::{Batch, MetricPoint, environment};
 use xtrace_store::metrics::{self, KnownSeries};
 
 use super::Capped;
@@ -106,7 +106,7 @@ pub async fn receive(
     let store = gateway.store.clone();
     let decode = move || {
         let known = store.known_series(key, &caller.project);
-        decode(&bytes, caller.project.clone(), &known)
+        decode(&bytes, &known)
     };
     let mut batch = aside(length, decode).await.ok_or(ApiError::Fault)??;
     share.grow_to(batch.bytes).await?;
@@ -130,11 +130,7 @@ pub async fn receive(
     Ok(super::stored_but(rejected, &reason))
 }
 
-pub(super) fn decode(
-    body: &[u8],
-    project: ProjectId,
-    known: &KnownSeries<'_>,
-) -> Result<Batch, ApiError> {
+pub(super) fn decode(body: &[u8], known: &KnownSeries) -> Result<Batch, ApiError> {
     let text = super::text_of(body)?;
     let request: MetricsBatch<'_> =
         serde_json::from_str(&text).map_err(|_| super::explain::<MetricsBatch<'_>>(&text))?;
@@ -142,7 +138,7 @@ pub(super) fn decode(
     let points = request
         .metrics
         .ok_or_else(|| ApiError::BadRequest("metrics must be a list of points".to_owned()))?;
-    let mut batch = Batch::new(project);
+    let mut batch = known.batch();
     let mut described: HashSet<SeriesId> = HashSet::new();
     let hasher = known.hasher("native");
     for (index, point) in points.0.into_iter().enumerate() {

@@ -32,7 +32,7 @@ pub fn batch_of_traces(body: &[u8], project: &ProjectId) -> Option<Batch> {
 #[doc(hidden)]
 pub fn batch_of_metrics(body: &[u8], project: &ProjectId, store: &Store) -> Option<Batch> {
     let known = store.known_series(SeriesKey::default(), project);
-    metrics::decode(body, project.clone(), &known).ok()
+    metrics::decode(body, &known).ok()
 }
 
 /// The answer to everything that is stored.

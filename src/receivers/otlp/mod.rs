@@ -73,7 +73,7 @@ pub fn batch_of_metrics(
 ) -> Option<Batch> {
     let caps = wire::Caps::default();
     let known = store.known_series(SeriesKey::default(), project);
-    let map = |export| mapping::map_metrics(export, project.clone(), &known).batch;
+    let map = |export| mapping::map_metrics(export, &known).batch;
     if is_json {
         let text = xtrace_model::text::repair_json(body);
         json::decode(&text, caps).ok().map(map)

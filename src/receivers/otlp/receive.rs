@@ -245,7 +245,7 @@ struct Target {
 }
 
 impl Target {
-    fn known_series(&self) -> metrics::KnownSeries<'_> {
+    fn known_series(&self) -> metrics::KnownSeries {
         self.store.known_series(self.series_key, &self.project)
     }
 }
@@ -271,12 +271,12 @@ fn decode_and_map(
         }
         (Signal::Metrics, Encoding::Protobuf) => {
             let export = protobuf::decode(body, caps)?;
-            mapping::map_metrics(export, project, &target.known_series())
+            mapping::map_metrics(export, &target.known_series())
         }
         (Signal::Metrics, Encoding::Json) => {
             text = repair_json(body);
             let export = json::decode(&text, caps)?;
-            mapping::map_metrics(export, project, &target.known_series())
+            mapping::map_metrics(export, &target.known_series())
         }
         (Signal::Logs, Encoding::Protobuf) => {
             mapping::map_logs(protobuf::decode(body, caps)?, project, sender, received)

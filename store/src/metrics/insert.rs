@@ -7,15 +7,17 @@ use xtrace_model::{Batch, MetricPoint, ProjectId, time};
 
 use super::blocks::{self, micros};
 use super::sealed::{FORMAT, checksum};
-use super::series;
+use super::series::{self, SeriesCache};
 use crate::StoreError;
 
 /// Writes what batches hold of metrics; returns the series to remember once the transaction is committed.
 pub(crate) async fn write(
     connection: &mut PgConnection,
+    cache: &SeriesCache,
     batches: &[&Batch],
     now: DateTime<Utc>,
 ) -> Result<Vec<(ProjectId, SeriesId)>, StoreError> {
+    series::check_left_out(connection, cache, batches).await?;
     let new_series = series::write(connection, batches, now).await?;
     let points = batches
         .iter()

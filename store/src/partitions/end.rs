@@ -50,6 +50,10 @@ pub(crate) async fn drop_before(
             }
         }
     }
+    if let Some(day) = outcome.first_left {
+        let (table, since) = (table.table(), date(day).date_naive());
+        tracing::warn!(table, %since, "partitions older than anybody keeps could not be dropped, most likely because a statement reads them for long; the next round tries again");
+    }
     counter!("xtrace_dropped_total", "what" => table.table()).increment(u64::from(dropped));
     gauge!("xtrace_partitions", "table" => table.table())
         .set(days.len() as f64 - f64::from(dropped));

@@ -189,17 +189,17 @@ impl Flusher {
                     last = cause;
                     stage = Stage::New;
                 }
+                // Postgres answered, and is ready for the next.
+                Err(Setback::Failed(
+                    error @ (StoreError::Refused(_)
+                    | StoreError::ProjectGone
+                    | StoreError::Unavailable(Some(sqlx::Error::Decode(_)))),
+                )) => return Err(error),
                 // A connection that was idle may have died since; everything may be sent twice.
                 Err(Setback::Failed(StoreError::Unavailable(_)))
                     if !reconnected && self.drop_connection() =>
                 {
                     reconnected = true;
-                }
-                // Postgres answered, and is ready for the next.
-                Err(Setback::Failed(
-                    error @ (StoreError::Refused(_) | StoreError::ProjectGone),
-                )) => {
-                    return Err(error);
                 }
                 Err(Setback::Failed(error)) => {
                     self.drop_connection();
@@ -286,7 +286,8 @@ impl Flusher {
         // Written once: the stage of known traces comes after that of new ones.
         let mut new_series = Vec::new();
         if stage != Stage::New {
-            new_series = points::insert::write(&mut transaction, batches, now).await?;
+            let cache = self.store.series();
+            new_series = points::insert::write(&mut transaction, cache, batches, now).await?;
             written.points = batches.iter().map(|batch| batch.points.len()).sum();
             written.logs = logs::write(&mut transaction, batches, now).await?;
             written.scores = scores::write(&mut transaction, batches, now).await?;
@@ -326,7 +327,7 @@ fn is_of_an_observation(cause: &sqlx::Error) -> bool {
 fn is_of_its_data(error: &StoreError) -> bool {
     match error {
         StoreError::Refused(_) | StoreError::Internal(_) | StoreError::Timeout => true,
-        // A row that only a newer program may write.
+        // A row that only a newer program may write, or points of a series that is not described.
         StoreError::Unavailable(Some(sqlx::Error::Decode(_))) => true,
         StoreError::Overloaded { .. }
         | StoreError::Busy { .. }

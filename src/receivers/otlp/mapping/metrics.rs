@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use xtrace_model::environment;
 use xtrace_model::metric::{
     Buckets, Distribution, Exemplar, Kind, MetricPoint, Nanos, PointValue, Series, SeriesHasher,
     SeriesId, Shape, Temporality, are_same_bounds,
 };
 use xtrace_model::text::without_nul;
-use xtrace_model::{Batch, ProjectId, environment};
 use xtrace_store::metrics::KnownSeries;
 
 use super::{Mapped, Rejected, trace_fields};
@@ -29,8 +29,7 @@ const SCALES: std::ops::RangeInclusive<i32> = -10..=20;
 /// Maps a request; series that are known need no description.
 pub(in crate::receivers::otlp) fn map_metrics(
     export: Export<'_, Metric<'_>>,
-    project: ProjectId,
-    known: &KnownSeries<'_>,
+    known: &KnownSeries,
 ) -> Mapped {
     let root = known.hasher("otlp");
     let mut mapping = Mapping {
@@ -38,7 +37,7 @@ pub(in crate::receivers::otlp) fn map_metrics(
         described: HashSet::new(),
         bounds: None,
         mapped: Mapped {
-            batch: Batch::new(project),
+            batch: known.batch(),
             rejected: Vec::new(),
         },
     };
@@ -109,7 +108,7 @@ struct OfMetric<'a> {
 }
 
 struct Mapping<'a> {
-    known: &'a KnownSeries<'a>,
+    known: &'a KnownSeries,
     described: HashSet<SeriesId>,
     /// Those of the histogram before, which mostly are the next one's too.
     bounds: Option<Arc<[f64]>>,

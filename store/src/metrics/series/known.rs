@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use chrono::{DateTime, NaiveDate, Utc};
-use xtrace_model::ProjectId;
 use xtrace_model::metric::{SeriesHasher, SeriesId};
+use xtrace_model::{Batch, ProjectId};
 
 use super::Active;
 use crate::{Store, StoreError};
@@ -26,17 +26,21 @@ struct Known {
     key: Option<SeriesKey>,
     /// Which server and database that was.
     identity: Option<(DateTime<Utc>, i64)>,
-    /// Shared with readers, who hold the lock as long: nobody changes a map that is shared.
-    by_project: HashMap<ProjectId, Arc<OfProject>>,
+    by_project: HashMap<ProjectId, OfProject>,
     count: usize,
+    /// How many times something was forgotten because the database may have lost it.
+    losses: u64,
 }
 
-#[derive(Default, Clone)]
+/// The day that a series was last written on. Apart from [`Known`], so that requests look series up without
+/// holding what writers wait for.
+type WrittenOn = Arc<RwLock<HashMap<SeriesId, NaiveDate>>>;
+
+#[derive(Default)]
 struct OfProject {
     /// When the project was made, once that was looked at: another one may have its name later.
     created: Option<DateTime<Utc>>,
-    /// The day that a series was last written on.
-    series: HashMap<SeriesId, NaiveDate>,
+    series: WrittenOn,
 }
 
 /// What the ids of a database's series are hashed with. It is secret, so that nobody can make up labels whose
@@ -45,21 +49,30 @@ struct OfProject {
 pub struct SeriesKey(u64);
 
 /// Series of one project that need not be described again today.
-pub struct KnownSeries<'a> {
-    /// Looked up once, not for each point.
-    of_project: Option<Arc<OfProject>>,
-    /// Given back last.
-    _known: RwLockReadGuard<'a, Known>,
+pub struct KnownSeries {
+    series: Option<WrittenOn>,
+    as_of: u64,
     project: ProjectId,
     key: SeriesKey,
     today: NaiveDate,
 }
 
-impl KnownSeries<'_> {
-    /// Whether this is one of them.
+impl KnownSeries {
+    /// Whether this is one of them. No lock is held in between: decoding a large request takes long.
     pub fn contains(&self, id: SeriesId) -> bool {
-        let of_project = self.of_project.as_ref();
-        of_project.and_then(|of_project| of_project.series.get(&id)) == Some(&self.today)
+        let Some(series) = &self.series else {
+            return false;
+        };
+        let series = series.read().unwrap_or_else(PoisonError::into_inner);
+        series.get(&id) == Some(&self.today)
+    }
+
+    /// An empty batch of the project, which remembers by which memory its series were left out.
+    pub fn batch(&self) -> Batch {
+        Batch {
+            series_known_as_of: self.as_of,
+            ..Batch::new(self.project.clone())
+        }
     }
 
     /// Hashes what identifies a series of the project.
@@ -83,26 +96,15 @@ impl Store {
     }
 
     /// The series of a project that were written today.
-    pub fn known_series(&self, key: SeriesKey, project: &ProjectId) -> KnownSeries<'_> {
-        let today = Utc::now().date_naive();
-        self.series().known_of(key, project.clone(), today)
+    pub fn known_series(&self, key: SeriesKey, project: &ProjectId) -> KnownSeries {
+        self.series()
+            .of_project(project, key, Utc::now().date_naive())
     }
 }
 
 impl SeriesCache {
     fn read(&self) -> RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn known_of(&self, key: SeriesKey, project: ProjectId, today: NaiveDate) -> KnownSeries<'_> {
-        let known = self.read();
-        KnownSeries {
-            of_project: known.by_project.get(&project).cloned(),
-            _known: known,
-            project,
-            key,
-            today,
-        }
     }
 
     fn change(&self) -> RwLockWriteGuard<'_, Known> {
@@ -113,19 +115,38 @@ impl SeriesCache {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn of_project(&self, project: &ProjectId, key: SeriesKey, today: NaiveDate) -> KnownSeries {
+        let known = self.read();
+        let of_project = known.by_project.get(project);
+        KnownSeries {
+            series: of_project.map(|of_project| Arc::clone(&of_project.series)),
+            as_of: known.losses,
+            project: project.clone(),
+            key,
+            today,
+        }
+    }
+
+    /// Whether a batch leaves out series that were forgotten since it was read.
+    pub(super) fn is_outdated(&self, batch: &Batch) -> bool {
+        !batch.points.is_empty() && batch.series_known_as_of != self.read().losses
+    }
+
     /// Whatever comes is described again: the database may have lost what was written to it, or be another one.
     pub(crate) fn forget_all(&self) {
         let mut known = self.change();
         known.by_project.clear();
         known.count = 0;
+        known.losses += 1;
         drop(known);
         self.active().clear();
     }
 
     fn forget(&self, project: &ProjectId) {
         let mut known = self.change();
+        known.losses += 1;
         if let Some(forgotten) = known.by_project.remove(project) {
-            known.count -= forgotten.series.len();
+            known.count -= lock(&forgotten.series).len();
         }
         drop(known);
         self.active().remove(project);
@@ -148,8 +169,7 @@ impl SeriesCache {
                 Some(of_project) => of_project,
                 None => by_project.entry(project.clone()).or_default(),
             };
-            let series = &mut Arc::make_mut(of_project).series;
-            *count += usize::from(series.insert(*id, today).is_none());
+            *count += usize::from(lock(&of_project.series).insert(*id, today).is_none());
         }
     }
 
@@ -170,7 +190,7 @@ impl SeriesCache {
     fn compare_projects(&self, stored: &HashMap<String, DateTime<Utc>>) {
         let remembered: Vec<(ProjectId, Option<DateTime<Utc>>)> = {
             let known = self.read();
-            let of = |(project, of): (&ProjectId, &Arc<OfProject>)| (project.clone(), of.created);
+            let of = |(project, of): (&ProjectId, &OfProject)| (project.clone(), of.created);
             known.by_project.iter().map(of).collect()
         };
         for (project, before) in remembered {
@@ -182,8 +202,7 @@ impl SeriesCache {
             self.forget(&project);
             if now.is_some() {
                 let mut known = self.change();
-                let of_project = known.by_project.entry(project).or_default();
-                Arc::make_mut(of_project).created = now;
+                known.by_project.entry(project).or_default().created = now;
             }
         }
     }
@@ -195,6 +214,10 @@ impl SeriesCache {
             .map(|project| project.as_str().to_owned())
             .collect()
     }
+}
+
+fn lock(series: &WrittenOn) -> RwLockWriteGuard<'_, HashMap<SeriesId, NaiveDate>> {
+    series.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Looks whether what this process knows of the dictionary still holds: a server that failed over may have lost the
@@ -230,8 +253,32 @@ mod tests {
     }
 
     fn knows(cache: &SeriesCache, id: &str, series: SeriesId, today: NaiveDate) -> bool {
-        let known = cache.known_of(SeriesKey(0), project(id), today);
+        let known = cache.of_project(&project(id), SeriesKey(0), today);
         known.contains(series)
+    }
+
+    #[test]
+    fn requests_in_progress_hold_up_no_writer() {
+        let cache = SeriesCache::default();
+        let today = Utc::now().date_naive();
+        cache.remember(&[(project("a"), 1)], today);
+        let known = cache.of_project(&project("a"), SeriesKey(0), today);
+        // With a lock held by the request, this would never end.
+        cache.remember(&[(project("a"), 2), (project("b"), 3)], today);
+        assert!(known.contains(1) && known.contains(2));
+        let mut batch = known.batch();
+        batch.points.push(xtrace_model::MetricPoint {
+            series: 1,
+            time: 0,
+            start: 0,
+            flags: 0,
+            value: xtrace_model::metric::PointValue::Double(0.0),
+        });
+        assert!(!cache.is_outdated(&batch));
+        cache.forget_all();
+        assert!(cache.is_outdated(&batch));
+        cache.remember(&[(project("a"), 1)], today);
+        assert!(cache.is_outdated(&batch));
     }
 
     #[test]

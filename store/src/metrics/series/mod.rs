@@ -252,3 +252,41 @@ pub(crate) async fn write(
     let written = new.into_keys();
     Ok(written.map(|(project, id)| (project.clone(), id)).collect())
 }
+
+/// Fails a batch that leaves out a series that the database has lost since the batch was read: it is described when
+/// the sender tries again. Points of a series that nobody describes would be acknowledged and never found.
+pub(crate) async fn check_left_out(
+    connection: &mut PgConnection,
+    cache: &SeriesCache,
+    batches: &[&Batch],
+) -> Result<(), StoreError> {
+    for batch in batches {
+        if !cache.is_outdated(batch) {
+            continue;
+        }
+        let described: HashSet<SeriesId> = batch.series.iter().map(|one| one.id).collect();
+        let points = batch.points.iter().map(|point| point.series);
+        let left_out: HashSet<SeriesId> = points.filter(|id| !described.contains(id)).collect();
+        if left_out.is_empty() {
+            continue;
+        }
+        let is_lost: bool = sqlx::query_scalar(
+            "select exists (
+               select from unnest($2::bigint[]) k(id)
+                where not exists (
+                  select from metric_series s where s.project_id = $1 and s.series_id = k.id)
+                limit 1)",
+        )
+        .bind(batch.project.as_str())
+        .bind(left_out.into_iter().collect::<Vec<_>>())
+        .fetch_one(&mut *connection)
+        .await?;
+        if is_lost {
+            let cause = "the database has lost series that were known: they are described when points are sent again";
+            return Err(StoreError::Unavailable(Some(sqlx::Error::Decode(
+                cause.into(),
+            ))));
+        }
+    }
+    Ok(())
+}
