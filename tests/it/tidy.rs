@@ -117,14 +117,19 @@ const WITHOUT_PROJECT: &[(&str, &str, &str)] = &[
     ("store/src/usage/fold.rs", "from {fresh}", "a sub-query"),
     ("store/src/usage/fold.rs", "from {taken}", "a sub-query"),
     (
+        "store/src/usage/fold.rs",
+        "from {ENTRIES}",
+        "usage of a trace's row",
+    ),
+    (
         "store/src/daily.rs",
         "from {ENTRIES}",
         "usage of a trace's row",
     ),
     (
         "store/src/writer/known.rs",
-        "from {UNNEST_KEYS}",
-        "joins by the keys' projects",
+        "from {}",
+        "UNNEST_KEYS joins by the keys' projects",
     ),
     (
         "store/src/private_cluster.rs",
