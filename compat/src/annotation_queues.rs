@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use xtrace_model::ProjectId;
+use xtrace_model::{ProjectId, ids};
 use xtrace_store::annotation_queues::{self, Item, Queue};
 use xtrace_store::{Store, score_configs};
 
@@ -116,11 +116,11 @@ pub(crate) async fn add_item(
         let body = body.only(&["objectId", "objectType", "status"])?;
         let object_type = body.option("objectType", &TYPES)?;
         let object_type = object_type.ok_or_else(|| issue::not_an_option("objectType", &TYPES))?;
-        Ok((
-            body.required_text("objectId", 0)?,
-            object_type,
-            body.option("status", &STATES)?,
-        ))
+        let object_id = body.required_text("objectId", 0)?;
+        if let Err(fault) = ids::check(&object_id) {
+            return Err(issue::custom(&[json!("objectId")], &fault.to_string()));
+        }
+        Ok((object_id, object_type, body.option("status", &STATES)?))
     };
     let (object_id, object_type, status) =
         parse(Object::of_body(&body)?).map_err(CompatError::Invalid)?;

@@ -22,7 +22,8 @@ const OF_TRACES: [&str; 7] = [
     "delete from media_links where project_id = $1 and owner_kind <> 'item' and owner_id = any($2)",
     "delete from pending_content where project_id = $1 and trace_id = any($2)",
     "delete from comments where project_id = $1 and object_type = 'TRACE' and object_id = any($2)",
-    "delete from annotation_queue_items where project_id = $1 and object_type = 'TRACE' and object_id = any($2)",
+    "delete from annotation_queue_items where project_id = $1 and object_type = 'TRACE' and object_id = any($2)
+        and octet_length(object_id) <= 1200",
     "delete from logs where project_id = $1 and trace_id = any($2)",
     "delete from scores where project_id = $1 and trace_id = any($2)",
     "delete from traces where project_id = $1 and id = any($2)",
@@ -34,6 +35,7 @@ const OF_OBSERVATIONS: [&str; 2] = [
         and not exists (select from observations o where o.project_id = $1 and o.id = g.object_id)",
     "delete from annotation_queue_items g
       where g.project_id = $1 and g.object_type = 'OBSERVATION' and g.object_id = any($2)
+        and octet_length(g.object_id) <= 1200
         and not exists (select from observations o where o.project_id = $1 and o.id = g.object_id)",
 ];
 

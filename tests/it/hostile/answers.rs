@@ -91,7 +91,8 @@ const QUESTIONS: [(&str, &str); 39] = [
 ];
 
 /// Routes that read nothing of a project's rows, or the same as one of the others.
-const OTHERS: [&str; 16] = [
+const OTHERS: [&str; 17] = [
+    "GET /api/internal/erasures",
     "GET /api/internal/rate_limit_stats",
     "GET /api/public/health",
     "GET /api/public/media/download/{token}",

@@ -56,6 +56,7 @@ fn expected(path: &str) -> Shape {
         "/metrics",
         "/healthz",
         "/readyz",
+        "/api/internal/erasures",
         "/api/internal/rate_limit_stats",
     ];
     if native.contains(&path) {

@@ -327,6 +327,9 @@ async fn queues_hold_things_to_look_at() {
         (status, &item["status"], &item["completedAt"]),
         (StatusCode::OK, &json!("PENDING"), &Value::Null)
     );
+    // No id is as long, and no index could hold it.
+    let endless = json!({"objectId": "t".repeat(10_000), "objectType": "TRACE"});
+    assert_eq!(xtrace.post(&items, &endless).await.0, 400);
     let done = json!({"objectId": "s", "objectType": "SESSION", "status": "COMPLETED"});
     let (_, done) = xtrace.post(&items, &done).await;
     assert!(done["completedAt"].is_string());
