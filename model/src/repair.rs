@@ -5,6 +5,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use memchr::{memchr, memchr2};
+
 use crate::register::Register;
 use crate::score::{ScoreValue, Subject};
 use crate::text::{unescape_json, without_nul};
@@ -22,7 +24,7 @@ impl Batch {
 }
 
 fn text(text: &mut String) {
-    if text.as_bytes().contains(&0) {
+    if memchr(0, text.as_bytes()).is_some() {
         *text = without_nul(text).into_owned();
     }
 }
@@ -43,9 +45,14 @@ fn payloads<const N: usize>(registers: [&mut Register<String>; N]) {
 }
 
 fn payload(text: &mut String) {
+    // One look is enough for nearly every text; these are most of what is sent.
+    if memchr2(0, b'\\', text.as_bytes()).is_none() {
+        return;
+    }
     if let Cow::Owned(unescaped) = unescape_json(text) {
         *text = unescaped;
     }
+    self::text(text);
 }
 
 /// Members may be JSON within JSON.
@@ -64,8 +71,6 @@ fn trace(trace: &mut Trace) {
         &mut trace.version,
         &mut trace.environment,
         &mut trace.external_id,
-        &mut trace.input,
-        &mut trace.output,
     ]);
     if trace.tags.iter().any(|tag| tag.contains('\0')) {
         let tags = trace.tags.iter().map(|tag| without_nul(tag).into_owned());
@@ -91,11 +96,7 @@ fn observation(observation: &mut Observation) {
         &mut observation.version,
         &mut observation.environment,
         &mut observation.model,
-        &mut observation.model_parameters,
         &mut observation.prompt_name,
-        &mut observation.input,
-        &mut observation.output,
-        &mut observation.tool_definitions,
         &mut observation.experiment,
         &mut observation.otel,
     ]);
@@ -150,6 +151,7 @@ mod tests {
     use crate::register::{RANK_EXPLICIT, Stamp};
     use crate::usage::{COUNT_MAX, Costs, Usage};
     use crate::{ObservationId, ProjectId, TraceId};
+    use serde_json::json;
 
     #[test]
     fn nothing_is_left_that_postgres_refuses() {
@@ -157,6 +159,9 @@ mod tests {
         let id = TraceId::parse("t").unwrap();
         let mut observation = Observation::new(id.clone(), ObservationId::parse("o").unwrap());
         observation.model = Register::new("m\0".to_owned(), stamp);
+        observation.input = Register::new("[\"\\u00e9\\n\"]".to_owned(), stamp);
+        observation.output = Register::new("\0\\u00e9".to_owned(), stamp);
+        observation.metadata = Tree::new(json!({"list": ["\0"]}), stamp);
         let usage = Usage::from([("a\0".to_owned(), i64::MAX), ("b".to_owned(), -1)]);
         observation.usage = Register::new(usage, stamp);
         let costs = Costs::from([("c\0".to_owned(), 1e308), ("d".to_owned(), f64::NAN)]);
@@ -170,6 +175,10 @@ mod tests {
         batch.repair();
         let (observation, trace) = (&batch.observations[0], &batch.traces[0]);
         assert_eq!(observation.model.text(), Some("m\u{fffd}"));
+        assert_eq!(observation.input.text(), Some("[\"é\\n\"]"));
+        assert_eq!(observation.output.text(), Some("\u{fffd}\\u00e9"));
+        let metadata = observation.metadata.value();
+        assert_eq!(metadata, Some(json!({"list": ["\u{fffd}"]})));
         let usage = Usage::from([("a\u{fffd}".to_owned(), COUNT_MAX), ("b".to_owned(), 0)]);
         assert_eq!(observation.usage.get(), Some(&usage));
         let costs = Costs::from([("c\u{fffd}".to_owned(), COST_MAX), ("d".to_owned(), 0.0)]);

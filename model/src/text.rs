@@ -3,9 +3,11 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr, memchr_iter};
+
 /// Replaces U+0000, which Postgres' `text` and `jsonb` refuse.
 pub fn without_nul(text: &str) -> Cow<'_, str> {
-    if text.as_bytes().contains(&0) {
+    if memchr(0, text.as_bytes()).is_some() {
         Cow::Owned(text.replace('\0', "\u{fffd}"))
     } else {
         Cow::Borrowed(text)
@@ -37,10 +39,11 @@ pub fn repair_json(body: &[u8]) -> Cow<'_, str> {
 
 /// Escapes that may need repair: `\u0000` and `\ud8..` to `\udf..`.
 fn has_suspicious_escape(bytes: &[u8]) -> bool {
-    bytes.windows(4).any(|window| {
-        window[0] == b'\\'
-            && window[1] == b'u'
-            && (window[2..4] == *b"00" || window[2].eq_ignore_ascii_case(&b'd'))
+    memchr_iter(b'\\', bytes).any(|at| {
+        matches!(
+            bytes[at + 1..],
+            [b'u', b'0', b'0', ..] | [b'u', b'd' | b'D', _, ..]
+        )
     })
 }
 
@@ -86,7 +89,9 @@ fn escaped_unit(bytes: &[u8]) -> Option<u16> {
 /// ASCII, become UTF-8, so that a search for 退款 finds them. Escapes of controls, quotes, backslashes and lone
 /// surrogates stay, and so does every other byte. Text that is no JSON is borrowed as it is.
 pub fn unescape_json(text: &str) -> Cow<'_, str> {
-    if !text.contains("\\u") || !crate::json::is_json(text) {
+    let may_be_escaped =
+        memchr(b'\\', text.as_bytes()).is_some_and(|at| text[at..].contains("\\u"));
+    if !may_be_escaped || !crate::json::is_json(text) {
         return Cow::Borrowed(text);
     }
     let bytes = text.as_bytes();
