@@ -1,6 +1,5 @@
 //! What a transaction has to write: what came, merged with what is stored, where that differs.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use xtrace_model::price::Priced;
 use xtrace_model::{Micros, Observation, ProjectId, Trace, time};
 
 use super::combine::{Group, TraceKey};
+use super::document::Document;
 use super::known::{self, Known, KnownObservation, KnownTrace};
 use super::rollup::{Part, Rollup};
 use crate::price_book::PriceBook;
@@ -19,7 +19,7 @@ pub(super) type Books = HashMap<ProjectId, Arc<PriceBook>>;
 /// A trace to be written, since it or something of it is new or differs.
 pub(super) struct Change<'a> {
     pub(super) project: &'a ProjectId,
-    pub(super) trace: Cow<'a, Trace>,
+    pub(super) trace: Document<'a, Trace>,
     pub(super) created_at: DateTime<Utc>,
     /// Of the stored row that this replaces.
     pub(super) version: Option<String>,
@@ -35,7 +35,7 @@ pub(super) struct Change<'a> {
 
 /// An observation to be written.
 pub(super) struct ChangedObservation<'a> {
-    pub(super) document: Cow<'a, Observation>,
+    pub(super) document: Document<'a, Observation>,
     pub(super) priced: Priced,
     pub(super) part: Part,
     pub(super) created_at: DateTime<Utc>,
@@ -112,7 +112,7 @@ fn replacement<'a>(
 ) -> Change<'a> {
     Change {
         project,
-        trace: Cow::Owned(trace),
+        trace: Document::owned(trace),
         created_at: known.created_at,
         version: known.version.clone(),
         observations,
@@ -149,14 +149,19 @@ fn merge_known<'a>(
 }
 
 fn merge_observation<'a>(
-    document: Cow<'a, Observation>,
+    document: Document<'a, Observation>,
     known: KnownObservation,
     book: &PriceBook,
 ) -> Option<ChangedObservation<'a>> {
     let mut merged = known.document.clone();
     merged.merge(document.into_owned());
     (merged != known.document).then(|| {
-        ChangedObservation::new(Cow::Owned(merged), book, known.created_at, Some(known.part))
+        ChangedObservation::new(
+            Document::owned(merged),
+            book,
+            known.created_at,
+            Some(known.part),
+        )
     })
 }
 
@@ -166,14 +171,14 @@ pub(super) fn priced_anew(
     book: &PriceBook,
 ) -> Option<ChangedObservation<'static>> {
     let stored = known.priced?;
-    let document = Cow::Owned(known.document);
+    let document = Document::owned(known.document);
     let anew = ChangedObservation::new(document, book, known.created_at, Some(known.part));
     (anew.priced != stored).then_some(anew)
 }
 
 impl<'a> ChangedObservation<'a> {
     fn new(
-        document: Cow<'a, Observation>,
+        document: Document<'a, Observation>,
         book: &PriceBook,
         created_at: DateTime<Utc>,
         outdated: Option<Part>,

@@ -1,10 +1,11 @@
 //! Many batches as one set of documents: parts of the same trace or observation merge before the
 //! database sees them, and every observation's trace is there.
 
-use std::borrow::Cow;
 use std::collections::hash_map::{Entry, HashMap};
 
 use xtrace_model::{Batch, Observation, ObservationId, ProjectId, Trace, TraceId};
+
+use super::document::Document;
 
 /// Names a trace.
 pub(super) type TraceKey<'a> = (&'a ProjectId, &'a TraceId);
@@ -13,13 +14,13 @@ pub(super) type TraceKey<'a> = (&'a ProjectId, &'a TraceId);
 pub(super) struct Group<'a> {
     pub(super) project: &'a ProjectId,
     pub(super) id: &'a TraceId,
-    pub(super) trace: Cow<'a, Trace>,
+    pub(super) trace: Document<'a, Trace>,
     /// In order of their ids, each once.
-    pub(super) observations: Vec<Cow<'a, Observation>>,
+    pub(super) observations: Vec<Document<'a, Observation>>,
 }
 
 impl<'a> Group<'a> {
-    fn new(key: TraceKey<'a>, trace: Cow<'a, Trace>) -> Self {
+    fn new(key: TraceKey<'a>, trace: Document<'a, Trace>) -> Self {
         Self {
             project: key.0,
             id: key.1,
@@ -30,7 +31,7 @@ impl<'a> Group<'a> {
 
     /// A trace of which nothing came.
     pub(super) fn bare(key: TraceKey<'a>) -> Self {
-        Self::new(key, Cow::Owned(Trace::new(key.1.clone())))
+        Self::new(key, Document::owned(Trace::new(key.1.clone())))
     }
 
     pub(super) fn key(&self) -> TraceKey<'a> {
@@ -40,7 +41,7 @@ impl<'a> Group<'a> {
 
 /// The documents of the batches by trace, in order of their keys: the order that writers lock in.
 pub(super) fn by_trace<'a>(batches: &[&'a Batch]) -> Vec<Group<'a>> {
-    let mut combined = Combined::default();
+    let mut combined = Combined::of(batches);
     for batch in batches {
         for trace in &batch.traces {
             combined.add_trace(&batch.project, trace);
@@ -59,7 +60,6 @@ pub(super) fn by_trace<'a>(batches: &[&'a Batch]) -> Vec<Group<'a>> {
     groups
 }
 
-#[derive(Default)]
 struct Combined<'a> {
     groups: Vec<Group<'a>>,
     by_key: HashMap<TraceKey<'a>, usize>,
@@ -68,6 +68,17 @@ struct Combined<'a> {
 }
 
 impl<'a> Combined<'a> {
+    /// Nothing yet, with room for what mostly comes of the batches.
+    fn of(batches: &[&Batch]) -> Self {
+        let traces = batches.iter().map(|batch| batch.traces.len()).sum();
+        let observations = batches.iter().map(|batch| batch.observations.len()).sum();
+        Self {
+            groups: Vec::with_capacity(traces),
+            by_key: HashMap::with_capacity(traces),
+            places: HashMap::with_capacity(observations),
+        }
+    }
+
     fn add_trace(&mut self, project: &'a ProjectId, trace: &'a Trace) {
         let key = (project, &trace.id);
         match self.by_key.entry(key) {
@@ -77,7 +88,7 @@ impl<'a> Combined<'a> {
             }
             Entry::Vacant(new) => {
                 new.insert(self.groups.len());
-                self.groups.push(Group::new(key, Cow::Borrowed(trace)));
+                self.groups.push(Group::new(key, Document::Borrowed(trace)));
             }
         }
     }
@@ -97,7 +108,7 @@ impl<'a> Combined<'a> {
             }
             Entry::Vacant(new) => {
                 new.insert(observations.len());
-                observations.push(Cow::Borrowed(observation));
+                observations.push(Document::Borrowed(observation));
             }
         }
     }

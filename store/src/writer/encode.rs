@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use xtrace_model::text::cut_chars;
-use xtrace_model::{ProjectId, json, time};
+use xtrace_model::{ProjectId, Register, json, time};
 
 use super::changes::{Change, ChangedObservation};
 use super::insert::Rows;
@@ -116,6 +116,19 @@ pub(super) fn trace(rows: &mut Rows, change: &Change<'_>, now: DateTime<Utc>) {
         rows.text(value.map(|value| cut_chars(value, PREFIX_CHARS)));
     }
     rows.text(rollup.sums(now).as_deref());
+}
+
+/// About how many bytes the rows of all observations have.
+pub(super) fn observations_bytes(changes: &[Change<'_>]) -> usize {
+    const BESIDE_TEXTS: usize = 1200;
+    let observations = changes.iter().flat_map(|change| &change.observations);
+    let bytes = observations.map(|changed| {
+        let document = &changed.document;
+        let texts = [&document.input, &document.output, &document.otel];
+        let texts = texts.into_iter().filter_map(Register::text);
+        BESIDE_TEXTS + texts.map(str::len).sum::<usize>()
+    });
+    bytes.sum()
 }
 
 /// The columns of `observations` that [`observation`] gives.

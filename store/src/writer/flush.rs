@@ -425,6 +425,7 @@ pub(super) async fn write_changes(
     delete_outdated(connection, &changes).await?;
     let new_rows = || Rows::new("observations", encode::OBSERVATION_COLUMNS, method);
     let mut rows = new_rows();
+    rows.reserve(encode::observations_bytes(&changes).min(STREAM_BYTES_MAX));
     for change in &changes {
         for observation in &change.observations {
             encode::observation(&mut rows, change.project, observation, now);

@@ -100,6 +100,13 @@ impl Rows {
         }
     }
 
+    /// Makes room for so many bytes of a stream at once.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        if let Values::Stream(stream) = &mut self.values {
+            stream.reserve(bytes);
+        }
+    }
+
     /// Begins a row.
     pub(super) fn row(&mut self) -> &mut Self {
         self.count += 1;

@@ -9,6 +9,7 @@
 //! - `combine` → `known` (with `places`) → `changes`: what came, what is stored, what differs.
 //! - `roll_up`: sums of traces. `rollup`, `usage`, `durations`, `exact`: what they are. `sums`, `doubts`: those of
 //!   large traces.
+//! - `document`: what is borrowed until something merges into it.
 //! - `encode` → `insert`, `copy`: documents as rows, rows as bytes.
 //! - `logs`: log records. `scores`: scores. `sessions`: rows of sessions. `reprice`: stored
 //!   observations at new prices. `partitions`: days that rows need.
@@ -16,6 +17,7 @@
 mod changes;
 mod combine;
 mod copy;
+mod document;
 mod doubts;
 mod durations;
 mod encode;
