@@ -384,8 +384,10 @@ pub(crate) fn sum_like<T: Copy>(
     word: &str,
     add: impl Fn(T, T) -> T,
 ) -> Option<T> {
-    let matching = units
-        .iter()
-        .filter(|(kind, _)| kind.to_ascii_lowercase().contains(word));
+    let names = |kind: &str| {
+        let mut parts = kind.as_bytes().windows(word.len());
+        parts.any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    let matching = units.iter().filter(|(kind, _)| names(kind));
     matching.map(|(_, units)| *units).reduce(add)
 }

@@ -46,13 +46,8 @@ impl Attributes {
                 attributes.over_cap += 1;
                 continue;
             }
-            let bytes_max = if content_keys::is_content_key(&key) {
-                CONTENT_BYTES_MAX
-            } else {
-                VALUE_BYTES_MAX
-            };
             let mut value = to_json(pair.value, 0);
-            if cut_value(&mut value, bytes_max) {
+            if cut_value(&mut value, &key) {
                 truncated.push(Value::String(key.clone()));
             }
             attributes.insert(key, value);
@@ -246,19 +241,31 @@ fn double(number: f64) -> Value {
     Number::from_f64(number).map_or_else(|| Value::String(name.to_owned()), Value::Number)
 }
 
-/// Cuts a value to its cap; tells whether it had to.
-fn cut_value(value: &mut Value, bytes_max: usize) -> bool {
+/// How long the value of a key may be.
+fn value_bytes_max(key: &str) -> usize {
+    if content_keys::is_content_key(key) {
+        CONTENT_BYTES_MAX
+    } else {
+        VALUE_BYTES_MAX
+    }
+}
+
+/// Cuts a value to the cap of its key; tells whether it had to.
+fn cut_value(value: &mut Value, key: &str) -> bool {
+    // Looking for the key's cap costs more than all else here, and hardly any value needs it.
+    let is_long = |bytes: usize| bytes > VALUE_BYTES_MAX && bytes > value_bytes_max(key);
     let text = match value {
-        Value::String(text) if text.len() > bytes_max => std::mem::take(text),
+        Value::String(text) if is_long(text.len()) => std::mem::take(text),
         Value::Array(_) | Value::Object(_) => {
             let text = value.to_string();
-            if text.len() <= bytes_max {
+            if !is_long(text.len()) {
                 return false;
             }
             text
         }
         _ => return false,
     };
+    let bytes_max = value_bytes_max(key);
     let marked = format!(
         "{}[truncated: {} bytes]",
         cut_bytes(&text, bytes_max),

@@ -20,10 +20,10 @@ pub(super) fn rebuild(
     let mut root = Node::default();
     let mut keys = Vec::new();
     let mut slots = SLOTS_MAX;
-    let dotted = format!("{prefix}.");
+    let dotted = [prefix, "."].concat();
     for (path, value) in attributes.under(&dotted).filter(|(path, _)| belongs(path)) {
         if root.insert(path, value.clone(), &mut slots) {
-            keys.push(format!("{dotted}{path}"));
+            keys.push([dotted.as_str(), path].concat());
         }
     }
     if keys.is_empty() {

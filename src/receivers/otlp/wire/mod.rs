@@ -220,15 +220,15 @@ impl<const N: usize> WireId<N> {
 
     /// The id as lower-case hex digits, if it is one.
     pub(super) fn to_hex(self) -> Option<String> {
-        use std::fmt::Write;
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let Self::Valid(id) = self else { return None };
-        Some(
-            id.iter()
-                .fold(String::with_capacity(2 * N), |mut hex, byte| {
-                    let _ = write!(hex, "{byte:02x}");
-                    hex
-                }),
-        )
+        let mut hex = String::with_capacity(2 * N);
+        for byte in id {
+            for digit in [byte >> 4, byte & 15] {
+                hex.push(char::from(DIGITS[usize::from(digit)]));
+            }
+        }
+        Some(hex)
     }
 }
 
