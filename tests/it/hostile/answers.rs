@@ -350,11 +350,12 @@ async fn large_rows_get_bounded_answers_everywhere() {
     assert!(peak <= PEAK_MIB_MAX, "memory rose to {peak} MiB");
 }
 
-/// Connections of the server whose statement waits for a lock.
+/// Connections of the server whose list of comments waits for a lock; the background looks at comments too.
 async fn waiting(connection: &mut PgConnection) -> Vec<i32> {
     sqlx::query_scalar(
         "select pid from pg_stat_activity
-          where datname = current_database() and application_name = 'xtrace' and wait_event_type = 'Lock'",
+          where datname = current_database() and application_name = 'xtrace' and wait_event_type = 'Lock'
+            and query like '%from comments where project_id%'",
     )
     .fetch_all(connection)
     .await
